@@ -1,0 +1,7 @@
+"""``python -m minicontainer``."""
+
+import sys
+
+from minicontainer.cli import main
+
+sys.exit(main())

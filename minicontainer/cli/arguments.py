@@ -1,0 +1,130 @@
+"""The command line: options as docker's, where docker has them.
+
+Only the options of the command that was asked for are set up: argparse takes longer over all of them than the kernel
+takes over a container.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from minicontainer.cli import commands
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+SHAREABLE = {"uts": "uts", "ipc": "ipc", "cgroupns": "cgroup", "timens": "time"}
+"""Option → the namespace's name below /proc/PID/ns."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what was wrong, and ends with docker's exit code for it, 125."""
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        # Asked for at every option; without a width it imports shutil, and with that three compressors, to learn it.
+        return argparse.RawDescriptionHelpFormatter(self.prog, width=100)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process."""
+        self.exit(125, f"{self.prog}: {message}; see: {self.prog} --help\n")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The parsed command line; its attribute `act` is the function to call with it."""
+    parser = Parser(
+        prog="minicontainer",
+        description="Containers, step by step.",
+        usage="minicontainer [--root DIR] [--steps FILE] COMMAND …",
+        epilog="commands:\n" + "".join(f"  {name:<8} {help}\n" for name, (help, _, _) in COMMANDS.items()),
+    )
+    parser.add_argument("--root", metavar="DIR", help="keep all state below DIR")
+    parser.add_argument("--steps", metavar="FILE", help="use the exercises in this notebook, module or directory")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(argv)
+    if chosen.command is None:
+        parser.print_help()
+        parser.exit(125)
+    if chosen.command not in COMMANDS:
+        parser.error(f'there is no command "{chosen.command}"; there are {", ".join(COMMANDS)}')
+
+    description, options, act = COMMANDS[chosen.command]
+    # -h is --hostname, as with docker, so only --help helps.
+    subparser = Parser(prog=f"minicontainer {chosen.command}", description=f"{description}.", add_help=False)
+    subparser.add_argument("--help", action="help", help="show this and stop")
+    options(subparser)
+    subparser.set_defaults(act=act)
+    return subparser.parse_args(chosen.rest, argparse.Namespace(root=chosen.root, steps=chosen.steps))
+
+
+def _run(parser: Parser) -> None:
+    parser.add_argument("--rm", action="store_true", help="remove the container when it has ended")
+    _interactive(parser)
+    _container(parser)
+
+
+def _container(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--name", help="a name for the container")
+    add("-h", "--hostname", default="", help="its host name (its id unless given)")
+    add("--domainname", help="its NIS domain name")
+    add("-t", "--tty", action="store_true", help="give it a terminal")
+    add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
+    add("-w", "--workdir", default="/", metavar="DIR", help="start in this directory of the container")
+    add("-v", "--volume", action="append", default=[], metavar="SOURCE:DIR[:ro]", help="show a directory of the host")
+    add("--rootfs", action="store_true", help="IMAGE is a directory with a root file system; it is not written to")
+    add("--network", choices=("none", "host"), default="none", help="none: a network with a loopback only")
+    for option, name in SHAREABLE.items():
+        add(f"--{option}", choices=("host",), help=f"share the host's {name} namespace")
+    add("-m", "--memory", metavar="SIZE", help="over so many bytes (k, m, g) it is killed")
+    add("--cpus", type=float, metavar="N", help="so many processors' time: 0.5 is half of one")
+    add("--pids-limit", type=int, metavar="N", help="so many processes and threads at most")
+    add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
+    add("image", metavar="IMAGE", help="busybox, or with --rootfs a directory")
+    add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
+
+
+def _start(parser: Parser) -> None:
+    _interactive(parser)
+    _one(parser)
+
+
+def _interactive(parser: Parser) -> None:
+    parser.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
+
+
+def _one(parser: Parser) -> None:
+    parser.add_argument("container", metavar="CONTAINER", help="its name, or the beginning of its id")
+
+
+def _remove(parser: Parser) -> None:
+    parser.add_argument("-f", "--force", action="store_true", help="kill those that run")
+    parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
+
+
+def _ps(parser: Parser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
+    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
+
+
+def _check(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _system(parser: Parser) -> None:
+    parser.add_argument("what", choices=("repair",), help="put right what was killed half-way")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], int]]] = {
+    "run": ("create a container and start it", _run, commands.run),
+    "create": ("create a container, to be started later", _container, commands.create),
+    "start": ("start a created or ended container, and stay with it", _start, commands.start),
+    "wait": ("wait until a container has ended and print its exit status", _one, commands.wait),
+    "ps": ("list containers", _ps, commands.ps),
+    "rm": ("remove containers", _remove, commands.remove),
+    "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
+    "system": ("look after the engine itself", _system, commands.repair),
+}
+"""Command → what it does, what sets up its options, what carries it out."""

@@ -1,0 +1,59 @@
+"""Staying with a running container: its terminal, the signals that are meant for it, its end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from minicontainer.runtime.birth import Running
+from minicontainer.runtime.terminal import Raw, Relay, copy_size
+
+PATIENCE = 3
+"""So many times ^C (or another request to end) is passed on; then the container is killed."""
+
+
+def accompany(running: Running, interrupts: int | None = None) -> None:
+    """Return when the container has ended. Meanwhile copy between the caller's terminal and the program's, if it has
+    one, and pass on every signal that arrives at `interrupts`, a signalfd(2)."""
+    if running.console is None:
+        _watch(running, interrupts, None)
+        return
+    stdin = 0
+    with Raw(stdin):
+        relay = Relay(running.console, stdin, 1)
+        try:
+            _watch(running, interrupts, relay)
+        finally:
+            relay.drain()
+
+
+def _watch(running: Running, interrupts: int | None, relay: Relay | None) -> None:
+    patience = PATIENCE
+    while True:
+        poll = select.poll()
+        poll.register(running.pidfd, select.POLLIN)
+        if interrupts is not None:
+            poll.register(interrupts, select.POLLIN)
+        if relay is not None and relay.master >= 0:
+            poll.register(relay.master, select.POLLIN | (select.POLLOUT if relay.pending else 0))
+            if relay.stdin is not None and not relay.pending:
+                poll.register(relay.stdin, select.POLLIN)
+        for fd, event in poll.poll():
+            if fd == running.pidfd:
+                return
+            if fd == interrupts:
+                number = os.read(interrupts, 128)[0]
+                if number == signal.SIGWINCH:
+                    if relay is not None:
+                        copy_size(0, running.console or 0)
+                else:
+                    patience -= 1
+                    signal.pidfd_send_signal(running.pidfd, number if patience > 0 else signal.SIGKILL)
+            elif relay is not None and fd == relay.stdin:
+                relay.typed()
+            elif relay is not None:
+                if event & select.POLLOUT:
+                    relay.to_program()
+                if event & ~select.POLLOUT and not relay.from_program():
+                    relay.master = -1  # nobody has the other side open any more

@@ -1,0 +1,385 @@
+"""The engine: create, start, wait, remove, by name, remembered on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from minicontainer.engine.attach import accompany
+from minicontainer.engine.errors import EngineError
+from minicontainer.engine.store import Config, State, Store
+from minicontainer.images.busybox import busybox_image
+from minicontainer.images.errors import ImageError
+from minicontainer.linux import Namespace, thread_count
+from minicontainer.record import Record
+from minicontainer.runtime.birth import Running, start
+from minicontainer.runtime.program import Stdio
+from minicontainer.runtime.spec import Mount, Overlay, Process, Spec
+from minicontainer.steps import Steps, limits
+from minicontainer.steps.user import IdMap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes longer to import than a container to start
+    from typing import Any
+
+    from minicontainer.runtime.zygote import Zygote
+
+
+AnyPath = str | os.PathLike[str]
+
+
+class Result(Record):
+    """How a container ended, and (where it was captured) what it wrote."""
+
+    status: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+class Container(Record):
+    """A running container, for `Engine.started`."""
+
+    id: str
+    name: str
+    pid: int
+    """Of its process 1, as the caller sees it."""
+
+
+class Engine:
+    """Containers under one directory, `root`; with `steps`, somebody's own steps laid over ours.
+
+    `steps` is a notebook, a module or a directory of them (see `minicontainer.steps.loading`). In a process with
+    several threads, such as a notebook's kernel, containers are started by a helper process.
+    """
+
+    def __init__(self, root: AnyPath | None = None, steps: AnyPath | None = None) -> None:
+        self.store = Store(os.path.abspath(root or default_root()))
+        self._steps, self._steps_path = Steps(), None
+        if steps:
+            from minicontainer.runtime.substitute import load_steps
+
+            self._steps_path = os.path.abspath(steps)
+            self._steps = load_steps(self._steps_path)
+
+    # One container, from beginning to end
+
+    def run(
+        self,
+        image: str,
+        args: list[str],
+        *,
+        stdio: Stdio = (None, 1, 2),
+        capture: bool = False,
+        interrupts: int | None = None,
+        **options: Any,
+    ) -> Result:
+        """Create a container, start it, wait until it has ended and (unless ``remove=False``) remove it.
+
+        `options` are fields of Config: name, hostname, env, terminal, limits… `capture` returns what the program wrote.
+        Raises EngineError, StartError, Interrupted; the container is gone then.
+        """
+        config = self._create(image, args, **{"remove": True, **options})
+        try:
+            if capture:
+                return self._run_captured(config)
+            running = self.start(config, stdio, interrupts)
+        except BaseException:
+            self.remove(config, force=True)
+            raise
+        return Result(self.attend(config, running, interrupts))
+
+    @contextlib.contextmanager
+    def started(self, image: str, args: list[str], **options: Any) -> Iterator[Container]:
+        """A container that runs while the ``with`` block does, to be looked at from outside;
+
+        ended and removed after it.
+        """
+        config = self._create(image, args, **{"remove": True, **options})
+        running = None
+        try:
+            running = self.start(config, (None, None, None))
+            yield Container(config.id, config.name, running.pid)
+        finally:
+            if running:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+                self._ended(config, running)
+            self.remove(config, force=True)
+
+    def create(self, image: str, args: list[str], **options: Any) -> Config:
+        """Remember a new container of this image, ready to be started.
+
+        Raises EngineError (unknown image, name taken).
+        """
+        config = self._create(image, args, **options)
+        self.store.leave(config.id)
+        return config
+
+    def _create(self, image: str, args: list[str], **options: Any) -> Config:
+        """Likewise, and watch over it from the beginning: nobody else starts it, or takes it for forgotten."""
+        self.store.prepare()
+        config = Config(id="", name=options.pop("name", None) or "", image=image, args=tuple(args), **options)
+        _check(config)
+        self._lowers(config)  # an unknown image is an error of create, not of start
+        try:
+            return self.store.add(_dated(config))
+        except OSError as error:
+            raise EngineError(f"cannot write below {self.store.root}: {error.strerror}") from None
+
+    def start(self, config: Config, stdio: Stdio = (None, 1, 2), interrupts: int | None = None) -> Running:
+        """Start a created container;
+
+        returns as soon as its program runs. Raises EngineError, StartError, Interrupted.
+        """
+        if self.state(config).status == "running":
+            raise EngineError(f'container "{config.name}" runs already; wait for it: minicontainer wait {config.name}')
+        self.store.attend(config.id)
+        self.store.set_state(config.id, State("starting"))
+        try:
+            if thread_count() == 1:
+                running = start(self._spec(config), self._steps, stdio, interrupts)
+            else:
+                running = _zygote().start(self._spec(config), self._steps_path, stdio)
+        except BaseException:
+            self.store.set_state(config.id, State("created"))
+            self.store.leave(config.id)
+            raise
+        self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid)))
+        return running
+
+    def attend(self, config: Config, running: Running, interrupts: int | None = None) -> int:
+        """Stay with a container until it has ended, pass signals and its terminal on;
+
+        then tidy up. Returns its status.
+        """
+        try:
+            accompany(running, interrupts)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+            raise
+        finally:
+            status = self._ended(config, running)
+            if config.remove:
+                self.remove(config)
+        return status
+
+    def wait(self, config: Config) -> int:
+        """Wait until a container, which may be another process's child, has ended, and return its exit status."""
+        status = self.store.wait(config.id)
+        if status is not None:
+            return status
+        state = self.store.state(config.id)
+        if state.status == "created":
+            raise EngineError(f'container "{config.name}" was not started: minicontainer start {config.name}')
+        raise EngineError(f'how container "{config.name}" ended is not known: the process that watched it was killed')
+
+    def remove(self, config: Config, *, force: bool = False) -> None:
+        """Forget a container and its files; `force` kills it first if it runs. Raises EngineError."""
+        state = self.state(config)
+        if state.status == "running" and state.pid:
+            if not force:
+                raise EngineError(
+                    f'container "{config.name}" runs; stop it first, or: minicontainer rm -f {config.name}', 1
+                )
+            _kill(state.pid)
+            self.store.wait(config.id)  # let its watcher write down how it ended
+        elif self.store.attended(config.id):
+            raise EngineError(f'container "{config.name}" is just being started by another process; wait for that', 1)
+        if config.limits.files():
+            limits.remove_group(limits.groups_named(config.id))
+        self.store.forget(config)
+
+    # All of them
+
+    def containers(self) -> list[tuple[Config, State]]:
+        """Every container and how far it has come."""
+        return [(config, self.state(config)) for config in self.store.all()]
+
+    def state(self, config: Config) -> State:
+        """How far a container has come: what was written, held against the process table."""
+        state = self.store.state(config.id)
+        # started is null where the program had ended before its birth could be written down.
+        if state.status == "running" and not (state.pid and state.started and birth_of(state.pid) == state.started):
+            return State("exited")  # and whoever watched it could not write down how
+        return state
+
+    def repair(self) -> list[str]:
+        """Put right what was killed half-way, whenever; returns a line for each thing that was put right."""
+        self.store.prepare()
+        done = self.store.rubbish()
+        for config, state in self.containers():
+            if state.status == "running" or self.store.attended(config.id):
+                continue
+            left = limits.groups_named(config.id)
+            limits.remove_group(left)
+            done += [f"control group {directory}" for directory in left]
+            if config.remove:
+                self.store.forget(config)
+                done.append(f'container "{config.name}", which was to go when it ended')
+            elif state != self.store.state(config.id) or state.status == "starting":
+                self.store.set_state(config.id, State("exited"))
+                done.append(f'container "{config.name}" is recorded as ended')
+        limits.remove_empty_parents()
+        return done
+
+    # From wishes to a specification
+
+    def _spec(self, config: Config) -> Spec:
+        directory = self.store.directory(config.id)
+        namespaces = frozenset(Namespace) - {Namespace.named(name) for name in config.shared} - {Namespace.USER}
+        uids, gids = list[IdMap](), list[IdMap]()
+        if os.geteuid() != 0:
+            namespaces |= {Namespace.USER}
+            from minicontainer.runtime.users import rootless_maps
+
+            uids, gids = map(list, rootless_maps())
+        mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
+        if Namespace.NETWORK in namespaces:
+            mounts.insert(
+                0, Mount("/sys", "sysfs", readonly=True)
+            )  # shows the devices of the network namespace it is in
+        return Spec(
+            id=config.id,
+            root=Overlay([self._lowers(config)], f"{directory}/upper", f"{directory}/work", f"{directory}/merged"),
+            process=Process(
+                config.args, config.env, config.cwd, config.terminal, _console_size() if config.terminal else None
+            ),
+            hostname=config.hostname,
+            domainname=config.domainname,
+            namespaces=namespaces,
+            uid_mappings=uids,
+            gid_mappings=gids,
+            mounts=mounts,
+            limits=config.limits,
+            reaper=config.reaper,
+        )
+
+    def _lowers(self, config: Config) -> str:
+        """The read-only part of the container's root."""
+        if config.rootfs:
+            if not os.path.isdir(config.image):
+                raise EngineError(f"no root file system at {config.image}: the directory is not there")
+            return os.path.abspath(config.image)
+        if config.image.removesuffix(":latest") == "busybox":
+            try:
+                return busybox_image(self.store.images, self._steps.build_root)
+            except ImageError as error:
+                raise EngineError(str(error)) from None
+            except (Exception, SystemExit) as error:  # build_root may be somebody's own
+                from minicontainer.runtime.failure import describe, explain
+
+                reason = explain(describe(error))
+                raise EngineError(f"cannot make the busybox image below {self.store.images}: {reason}") from None
+        raise EngineError(
+            f'there is no image "{config.image}": so far the only one is busybox; '
+            f"a directory can be used with: minicontainer run --rootfs DIR COMMAND"
+        )
+
+    # The end
+
+    def _run_captured(self, config: Config) -> Result:
+        import tempfile
+
+        # Files, not pipes: nobody has to read while the program writes, and what outlives it keeps nothing open.
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            running = self.start(config, (None, out.fileno(), err.fileno()))
+            status = self.attend(config, running)
+            out.seek(0)
+            err.seek(0)
+            return Result(status, out.read().decode(errors="replace"), err.read().decode(errors="replace"))
+
+    def _ended(self, config: Config, running: Running) -> int:
+        """Wait for a container that ends, remove its control group, and write down how it ended."""
+        status = running.wait()
+        os.close(running.pidfd)
+        if running.console is not None:
+            os.close(running.console)
+        limits.remove_group(running.group)
+        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it meanwhile
+            self.store.set_state(config.id, State("exited", exit_code=status))
+        self.store.leave(config.id, status)
+        return status
+
+
+def _console_size() -> tuple[int, int] | None:
+    """Rows and columns of the terminal that we are in, if we are in one."""
+    try:
+        columns, rows = os.get_terminal_size(0)
+    except OSError:
+        return None
+    return rows, columns
+
+
+def default_root() -> str:
+    """/var/lib/minicontainer; for an ordinary user ``$XDG_DATA_HOME/minicontainer`` (~/.local/share/minicontainer)."""
+    if os.geteuid() == 0:
+        return "/var/lib/minicontainer"
+    return (os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")) + "/minicontainer"
+
+
+def birth_of(pid: int) -> int | None:
+    """When a process was born, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat);
+
+    None when it has ended.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in b"ZX" else int(fields[19])
+
+
+_helper: list[Zygote] = []
+
+
+def _zygote() -> Zygote:
+    """The helper of this process; of a fork of it, another."""
+    from minicontainer.runtime.zygote import Zygote
+
+    if _helper and not _helper[0].alive:
+        _helper.clear()  # somebody has killed it; and with it, its containers have ended
+    if not _helper:
+        _helper.append(Zygote())
+        os.register_at_fork(after_in_child=_helper.clear)
+    return _helper[0]
+
+
+def _kill(pid: int) -> None:
+    import select
+
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [], 10)
+        os.close(pidfd)
+
+
+def _dated(config: Config) -> Config:
+    return config.replace(created=time.time())
+
+
+def _check(config: Config) -> None:
+    if not config.args:
+        raise EngineError("no command: say what to run in the container, such as: minicontainer run busybox sh")
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+    if config.name and (not set(config.name) <= allowed or config.name[0] in ".-"):
+        raise EngineError(
+            f'"{config.name}" cannot be a name: letters, digits, "_", "." and "-", and not one of ".-" first'
+        )
+    if len(os.fsencode(config.hostname)) > 64:
+        raise EngineError(f'the host name "{config.hostname}" is longer than the kernel\'s 64 bytes')
+    for source, _, _ in config.volumes:
+        if not os.path.exists(source):
+            raise EngineError(f"nothing to mount at {source}: it is not there")
+    cpus, memory, pids = config.limits.cpus, config.limits.memory, config.limits.pids
+    if cpus is not None and not 0.01 <= cpus <= 10_000:  # below 1 ms of every 100 the kernel does not count
+        raise EngineError(f"it cannot have {cpus} processors: give a number of at least 0.01, such as 0.5")
+    if memory is not None and memory < 6 << 20:
+        raise EngineError(f"{memory} bytes of memory are too few to start in: give it at least 6m")
+    if pids is not None and pids < 2:
+        raise EngineError(f"it cannot have {pids} processes: process 1 and the command are 2")

@@ -1,0 +1,116 @@
+"""The one door to the kernel: `call("mount", ...)` makes that system call, or raises an OSError that says which call
+failed.
+
+Python has `os.fork` and `os.kill`, but no `pivot_root`, no `clone3` and (before 3.12) no `unshare`. syscall(2) of the C
+library reaches them all by number. Numbers differ from one architecture to another for the older calls; those added
+since Linux 5.1 have the same number everywhere. Sources: arch/x86/entry/syscalls/syscall_64.tbl and
+include/uapi/asm-generic/unistd.h in the kernel's tree; syscalls(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+#                        x86_64  aarch64
+_NUMBERS = {
+    "ioctl":            (16,     29),
+    "socket":           (41,     198),
+    "socketpair":       (53,     199),
+    "mount":            (165,    40),
+    "umount2":          (166,    39),
+    "pivot_root":       (155,    41),
+    "sethostname":      (170,    161),
+    "setdomainname":    (171,    162),
+    "unshare":          (272,    97),
+    "setns":            (308,    268),
+    "prctl":            (157,    167),
+    "capget":           (125,    90),
+    "capset":           (126,    91),
+    "keyctl":           (250,    219),
+    "signalfd4":        (289,    74),
+    "pidfd_send_signal": (424,   424),
+    "open_tree":        (428,    428),
+    "move_mount":       (429,    429),
+    "pidfd_open":       (434,    434),
+    "clone3":           (435,    435),
+    "close_range":      (436,    436),
+    "openat2":          (437,    437),
+    "mount_setattr":    (442,    442),
+}  # fmt: skip
+
+_COLUMN = {"x86_64": 0, "aarch64": 1}
+_MACHINE = os.uname().machine
+
+# PyDLL, not CDLL: the interpreter lock stays with us during the call. The child that clone3 makes is a copy of this
+# thread alone; if the lock had been given away, nobody would be left in the child to give it back.
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+_syscall.restype = ctypes.c_long
+
+Argument = (
+    int
+    | str
+    | bytes
+    | os.PathLike[str]
+    | ctypes.Array[ctypes.c_char]
+    | ctypes.Array[ctypes.c_int]
+    | ctypes.Structure
+    | None
+)
+
+
+def call(name: str, *args: Argument) -> int:
+    """Make the system call `name` and return what the kernel returned (never negative).
+
+    Numbers go as they are, text and paths as NUL-terminated strings, structures and buffers by address, None as NULL.
+
+    Raises OSError with the errno; its text is the call as a C programmer would write it:
+    ``pivot_root("/new", "/new"): EINVAL (Invalid argument)``.
+    """
+    while True:
+        result: int = _syscall(_number(name), *map(_as_c, args))
+        if result >= 0:
+            return result
+        if ctypes.get_errno() != errno.EINTR:  # a signal that Python has noted; the call is made again, as PEP 475 does
+            raise failure(name, args, ctypes.get_errno())
+
+
+def failure(name: str, args: tuple[Argument, ...], number: int) -> OSError:
+    """The OSError (of the subclass that fits, such as PermissionError) for a failed call."""
+    shown = ", ".join(map(_shown, args))
+    return OSError(number, f"{name}({shown}): {errno.errorcode.get(number, number)} ({os.strerror(number)})")
+
+
+class KernelTooOld(OSError):
+    """This kernel or this machine has no such system call."""
+
+
+def _number(name: str) -> ctypes.c_long:
+    try:
+        return ctypes.c_long(_NUMBERS[name][_COLUMN[_MACHINE]])
+    except KeyError:
+        raise KernelTooOld(errno.ENOSYS, f"{name}: its number on {_MACHINE} is not in {__name__}") from None
+
+
+def _as_c(value: Argument) -> object:
+    if isinstance(value, int):
+        return ctypes.c_long(value)
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, ctypes.Structure | ctypes.Array):
+        return ctypes.byref(value)
+    text = os.fsencode(value)
+    if b"\0" in text:  # C would stop reading there, and the call would hit another file than the one that was named
+        raise ValueError(f"embedded null byte in {value!r}")
+    return ctypes.c_char_p(text)
+
+
+def _shown(value: Argument) -> str:
+    if isinstance(value, int):
+        return str(value) if -1024 < value < 1024 else hex(value)
+    if value is None:
+        return "NULL"
+    if isinstance(value, ctypes.Structure | ctypes.Array):
+        return f"&{type(value).__name__.lower()}"
+    return f'"{os.fsdecode(value)}"'

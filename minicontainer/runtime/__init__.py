@@ -1,0 +1,1 @@
+"""One container out of one specification: which step, when, in which process."""

@@ -1,0 +1,37 @@
+"""What can go wrong between a specification and a running program."""
+
+from __future__ import annotations
+
+import errno
+
+
+class StartError(Exception):
+    """A container that could not be started; `str()` is one line: the step, the call, what the kernel said, what to do.
+
+    exit_code is what docker and the shell use: 125 (the container), 126 (cannot be executed), 127 (not found).
+    """
+
+    def __init__(self, text: str, *, step: str | None = None, errno: int | None = None, exit_code: int = 125) -> None:
+        super().__init__(text)
+        self.step = step
+        self.errno = errno
+        self.exit_code = exit_code
+
+
+class ProgramError(OSError):
+    """The program cannot be executed; the errno is execve(2)'s, ENOENT when it is not in the container at all."""
+
+    @property
+    def exit_code(self) -> int:
+        """127 not found, 126 found and not executable: as the shell has it."""
+        return 127 if self.errno == errno.ENOENT else 126
+
+
+class Interrupted(Exception):
+    """A signal asked us to stop before the program had been started."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"interrupted by signal {number} before the program was started; nothing is left of the container"
+        )
+        self.number = number

@@ -1,0 +1,86 @@
+"""Step 2, the mount namespace: a tree of mounts of its own, with a root from which no ".." leads back.
+
+mount_namespaces(7), pivot_root(2). What chroot could not do: here the host's root is not merely out of sight, it is not
+mounted any more.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer.linux import (
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    MS_STRICTATIME,
+    mount,
+    pivot_root,
+    target_in,
+    umount2,
+    unshare,
+)
+
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+"""What the OCI runtime specification wants in every /dev ("Default Devices"), /dev/console and /dev/ptmx apart."""
+
+
+def make_private() -> None:
+    """Give the calling process a mount namespace of its own, from which no mount or unmount spreads to the host.
+
+    The new namespace begins as a copy. Where the host's mounts are shared (systemd makes "/" so), the copies are peers
+    of the originals, and what we mount would appear on the host too: hence private, and recursively, before any mount.
+
+    Raises OSError: EPERM (needs CAP_SYS_ADMIN).
+    """
+    unshare(CLONE_NEWNS)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+
+
+def pivot(new_root: str) -> None:
+    """Make `new_root` the root of this mount namespace and detach the old root, with everything below it.
+
+    Only in a mount namespace of one's own and private (`make_private`): elsewhere the host would lose its root.
+
+    Raises OSError: EINVAL (the parent mount is shared), EPERM, ENOENT.
+    """
+    mount(new_root, new_root, None, MS_BIND | MS_REC)  # pivot_root wants a mount, not merely a directory (EBUSY)
+    os.chdir(new_root)
+    pivot_root(".", ".")  # the old root now lies over the new one: no directory in the image is needed to hold it
+    umount2(".", MNT_DETACH)
+    os.chdir("/")
+
+
+def mount_proc_and_dev(root: str) -> None:
+    """Mount below `root` what programs expect there: /proc of this PID namespace, and a /dev that is ours alone.
+
+    /proc shows the PID namespace of whoever mounts it, so the caller must be in the new one already. In a user
+    namespace it can be mounted only as long as the host's own /proc can still be seen, so this comes before `pivot`;
+    mknod(2) is not allowed there at all, so the devices are the host's, bound one by one.
+
+    Raises OSError: EPERM, ENOENT.
+    """
+    with target_in(root, "proc") as target:
+        mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    with target_in(root, "dev") as target:
+        mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k")
+
+    with target_in(root, "dev") as dev:  # new, empty and ours: no path in it leads anywhere else
+        for name in DEVICES:
+            os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_CLOEXEC))
+            mount(f"/dev/{name}", f"{dev}/{name}", None, MS_BIND)
+        for name, fstype, flags, data in (
+            ("pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"),
+            ("shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=64m"),
+            ("mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, None),
+        ):
+            os.mkdir(f"{dev}/{name}")
+            mount(fstype, f"{dev}/{name}", fstype, flags, data)
+        os.symlink("pts/ptmx", f"{dev}/ptmx")
+        os.symlink("/proc/self/fd", f"{dev}/fd")
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            os.symlink(f"/proc/self/fd/{number}", f"{dev}/{name}")
