@@ -1,0 +1,1 @@
+"""The course: its labs, its notebooks and its grader."""

@@ -1,0 +1,16 @@
+# mutant: forgets the links to the open files
+# loses: test_links
+# diagnosis: /dev/fd is no link to /proc/self/fd
+
+# %%exercise mount.mount_proc_and_dev
+def mount_proc_and_dev(root):
+    mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("tmpfs", f"{root}/dev", "tmpfs", MS_NOSUID, "mode=755")
+    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        open(f"{root}/dev/{name}", "w").close()
+        mount(f"/dev/{name}", f"{root}/dev/{name}", None, MS_BIND)
+    os.mkdir(f"{root}/dev/pts")
+    mount("devpts", f"{root}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
+    os.mkdir(f"{root}/dev/shm")
+    mount("shm", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777")
+    os.symlink("pts/ptmx", f"{root}/dev/ptmx")

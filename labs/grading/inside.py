@@ -1,0 +1,322 @@
+"""Process 1 of the sandbox: it forks a performer for each request, in which a submission's functions are run.
+
+    the examiner ──(request, one end of a new line)──▶ process 1 ──fork──▶ performer ──▶ containers
+        ◀──────────────────── the line: what was done, and who is to be looked at ──┘
+
+This program is laid out in the classroom and runs there with nothing but the standard library. Everything in
+here is in the hands of the submission: it is root, and can read and change every process of the sandbox, this
+one too. So nothing that is said on a line is evidence. A line carries a pid as SCM_CREDENTIALS, which the
+kernel checks (it can only be one of this sandbox) and translates; the examiner asks the kernel the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+HERE = os.path.dirname(__file__)
+sys.path.insert(0, HERE)  # python -I does not look there by itself
+
+import contextlib  # noqa: E402
+import importlib  # noqa: E402
+import json  # noqa: E402
+import resource  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import struct  # noqa: E402
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from minicontainer.runtime.spec import Directory, Overlay
+
+LINE = 3
+"""The examiner's socket: requests, each with one end of a new line."""
+SUBMISSION = 4
+"""A file with the submission: {"exercises": {name: source}, "limits": {"NPROC": 64, …}}."""
+
+LARGEST = 1 << 16  # bytes of a message
+MOST_NAMESPACES = 128
+
+
+def main() -> None:
+    """Serve the examiner until it closes its end."""
+    with open(SUBMISSION, "rb") as file:
+        submission = json.load(file)
+    for name, value in submission["limits"].items():
+        number = getattr(resource, f"RLIMIT_{name}")
+        most = resource.getrlimit(number)[1]
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(number, (value, value))
+    with open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # where no control group limits our memory: when the host's runs out, it is us who go first
+
+    restrain()
+
+    # Imported once, before there is any code of the submission, so that each performer has it at hand.
+    from minicontainer import linux
+    from minicontainer.runtime import birth, errors, failure, spec  # noqa: F401
+    from minicontainer.steps import loading  # noqa: F401
+
+    # To a process 1, the kernel delivers a signal of its own children only if it has a handler. Python's for ^C is one.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    deaths = linux.signalfd([signal.SIGCHLD])
+    line = socket.socket(fileno=LINE)
+    room = Room()
+    performers: dict[int, socket.socket] = {}
+    poll = select.poll()
+    poll.register(line, select.POLLIN)
+    poll.register(deaths, select.POLLIN)
+    line.send(b"{}")  # ready
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if deaths in ready:
+            os.read(deaths, 128)
+            bury(performers)
+        if LINE in ready:
+            data, fds, _, _ = socket.recv_fds(line, LARGEST, 1)
+            if not data:
+                return
+            answers = socket.socket(fileno=fds[0])
+            request = json.loads(data)
+            if request["do"] == "sweep":
+                kill_all(performers)
+                answers.send(json.dumps({"sound": room.restore()}).encode())
+                answers.close()
+                continue
+            try:
+                pid = os.fork()
+            except OSError as error:  # the limit is reached: a fork bomb is in here
+                answers.send(
+                    json.dumps({"error": f"no process can be started in the sandbox: {error.strerror}"}).encode()
+                )
+                answers.close()
+                continue
+            if pid == 0:
+                os.setsid()
+                line.close()
+                os.close(deaths)
+                for other in performers.values():
+                    other.close()
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                Performer(submission["exercises"], answers).perform(request)
+            performers[pid] = answers
+
+
+def restrain() -> None:
+    """Set how many namespaces of each kind a user of the sandbox may have, and give up the right to change that."""
+    from minicontainer.linux import PR_CAPBSET_DROP, Namespace, prctl
+    from minicontainer.linux.capabilities import NAMES, Capabilities, capget, capset
+
+    for kind in Namespace:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(f"/proc/sys/user/max_{kind.proc_name}_namespaces", "w") as most,
+        ):
+            most.write(str(MOST_NAMESPACES))
+    number, now = NAMES.index("SYS_RESOURCE"), capget()
+    prctl(PR_CAPBSET_DROP, number)
+    without = ~(1 << number)
+    capset(Capabilities(now.effective & without, now.permitted & without, now.inheritable & without))
+
+
+def bury(performers: dict[int, socket.socket]) -> None:
+    """Wait for every child that has ended, and say so on the line of a performer."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            if line := performers.pop(pid, None):
+                with contextlib.suppress(OSError):  # the examiner has hung up, which is why the performer has ended
+                    line.send(json.dumps({"ended": os.waitstatus_to_exitcode(status)}).encode(), socket.MSG_DONTWAIT)
+                line.close()
+
+
+def kill_all(performers: dict[int, socket.socket]) -> None:
+    """End every other process of the sandbox; a fork bomb too: the kernel lets no fork slip through kill(-1)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    for line in performers.values():
+        line.close()
+    performers.clear()
+
+
+class Room:
+    """What a submission can disarrange in the sandbox itself, when it forgets to make a namespace first."""
+
+    def __init__(self) -> None:
+        self.names = _names()
+        self.mounts = _mounts().keys()
+        self.share()
+
+    def share(self) -> None:
+        """Make all mounts shared, as on a host with systemd: whoever forgets to make theirs private, spreads them."""
+        from minicontainer.linux import MS_REC, MS_SHARED, mount
+
+        mount(None, "/", None, MS_REC | MS_SHARED)
+
+    def restore(self) -> bool:
+        """Put names back and take foreign mounts away. False: mounts of ours are gone, the sandbox is of no use."""
+        from minicontainer.linux import MNT_DETACH, setdomainname, sethostname, umount2
+
+        if _names() != self.names:
+            sethostname(self.names[0])
+            setdomainname(self.names[1])
+        present = _mounts()
+        for number in sorted(present.keys() - self.mounts, reverse=True):
+            try:
+                umount2(present[number], MNT_DETACH)
+            except OSError:
+                return False
+        self.share()
+        return self.mounts <= present.keys()
+
+
+def _names() -> tuple[str, str]:
+    with open("/proc/sys/kernel/hostname") as host, open("/proc/sys/kernel/domainname") as domain:
+        return host.read().strip(), domain.read().strip()
+
+
+def _mounts() -> dict[int, str]:
+    """Mount id → mount point."""
+    with open("/proc/self/mountinfo") as mountinfo:
+        fields = [line.split() for line in mountinfo]
+    return {int(field[0]): field[4].encode().decode("unicode_escape") for field in fields}
+
+
+class Performer:
+    """A process that runs the submission's functions once, and then keeps still to be looked at."""
+
+    def __init__(self, exercises: dict[str, str], line: socket.socket) -> None:
+        self.line = line
+        self.exercises = exercises
+        self.functions: dict[str, Callable[..., Any]] = {}
+
+    def perform(self, request: dict[str, Any] | None) -> NoReturn:
+        """Do what is asked, tell who is to be looked at, and wait for more, until the examiner hangs up."""
+        try:
+            self.answer({"here": True}, os.getpid())
+            self.define()  # from here on, this process is the submission's
+            while request is not None:
+                try:
+                    pid = self.start(request) if request["do"] == "start" else self.call(request["calls"])
+                    self.answer({"done": True}, pid)
+                except BaseException as error:  # SystemExit and KeyboardInterrupt too: they are the submission's
+                    self.answer(told(error), os.getpid())
+                data = self.line.recv(LARGEST)
+                request = json.loads(data) if data else None
+        finally:
+            os._exit(0)
+
+    def define(self) -> None:
+        """Run the cells. What is wrong with one is raised when its function is called."""
+        from minicontainer.steps.loading import Exercise, define
+
+        functions, wrong = define([Exercise(name, source) for name, source in self.exercises.items()])
+        for name, function in functions.items():
+            self.functions[name] = _unwritten(name) if is_empty(function) else function
+        for name, error in wrong.items():
+            self.functions[name] = _raising(error)
+
+    def call(self, calls: list[tuple[str, list[Any]]]) -> int:
+        """Call functions one after the other; the submission's, where it has them. Returns our pid."""
+        us = os.getpid()
+        for name, args in calls:
+            self.function(name)(*map(_argument, args))
+            if os.getpid() != us:
+                os._exit(
+                    70
+                )  # a child that the function made, and should have kept to itself: it does not answer for us
+        return us
+
+    def start(self, request: dict[str, Any]) -> int:
+        """Start a container with the submission's steps. Returns the pid of its process 1."""
+        from minicontainer.linux import Namespace
+        from minicontainer.runtime import birth
+        from minicontainer.runtime.spec import Process, Spec
+        from minicontainer.steps import Steps
+
+        fields = dict(request["spec"])
+        args, namespaces = fields.pop("args"), fields.pop("namespaces")
+        spec = Spec(
+            id=str(os.getpid()),
+            root=self.root(request["image"]),
+            process=Process(args=args),
+            namespaces=frozenset(map(Namespace.named, namespaces)),
+            **fields,
+        )
+        mine = {name: function for name, function in self.functions.items() if name in Steps.names()}
+        return birth.start(spec, Steps().with_functions(mine), stdio=(None, None, None)).pid
+
+    def root(self, image: str) -> Overlay | Directory:
+        """A root file system: a writable layer over an image of the classroom, or a directory as it is."""
+        from minicontainer.runtime.spec import Directory, Overlay
+
+        if not image.startswith(HERE):
+            return Directory(image)
+        layers = f"/run/containers/{os.getpid()}"
+        for layer in ("upper", "work", "merged"):
+            os.makedirs(f"{layers}/{layer}")
+        return Overlay([image], f"{layers}/upper", f"{layers}/work", f"{layers}/merged")
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The submission's function of this name, or the reference; ``linux.…`` and ``os.…`` are what they say."""
+        if name in self.functions:
+            return self.functions[name]
+        module, _, function = name.rpartition(".")
+        home = {"linux": "minicontainer.linux", "os": "os"}.get(module, f"minicontainer.steps.{module}")
+        found: Callable[..., Any] = getattr(importlib.import_module(home), function)
+        return found
+
+    def answer(self, message: dict[str, Any], pid: int) -> None:
+        """Send a message, and with it a pid as the kernel's credentials: unix(7), SCM_CREDENTIALS."""
+        ucred = struct.pack("iII", pid, os.getuid(), os.getgid())
+        self.line.sendmsg([json.dumps(message).encode()], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred)])
+
+
+def _argument(value: Any) -> Any:
+    """What JSON cannot say: {"returns": 3} is a function that returns 3."""
+    if isinstance(value, dict) and value.keys() == {"returns"}:
+        return lambda: value["returns"]
+    return value
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """An exception as a message."""
+    from minicontainer.runtime.errors import StartError
+    from minicontainer.runtime.failure import describe
+
+    if isinstance(error, StartError):
+        return {"error": str(error)[:4000], "step": None}
+    message = describe(error)
+    return {"error": message["error"][:4000], "step": message["step"]}
+
+
+def is_empty(function: Callable[..., Any]) -> bool:
+    """Whether a function does nothing, as in the notebook that was handed out: a docstring, ``pass``, ``...``."""
+    code, nothing = getattr(function, "__code__", None), (lambda: None).__code__
+    return code is not None and not code.co_names and code.co_code[::2] == nothing.co_code[::2]
+
+
+def _unwritten(name: str) -> Callable[..., Any]:
+    return _raising(NotImplementedError(f"{name}: the function is still empty"))
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    return refuse
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as failed:
+        socket.socket(fileno=LINE).send(json.dumps({"error": f"{type(failed).__name__}: {failed}"}).encode())

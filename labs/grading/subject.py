@@ -1,0 +1,198 @@
+"""What a check is given: a submission in its sandbox, to start containers with, and to look at.
+
+    container = subject.start(["sleep", "600"], hostname=subject.name("alpha"))  # with the submission's steps
+    process = subject.perform("chroot.enter_chroot", root)                       # it calls that, then keeps still
+
+Both return an `Observed`: what the kernel says of the process. That the functions returned at all is only the
+submission's word.
+"""
+
+from __future__ import annotations
+
+import secrets
+import select
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NoReturn
+
+from labs.grading.checks import Wrong, deadline, plain
+from labs.grading.classroom import BUSYBOX, PLACE
+from labs.grading.observed import Observed
+from labs.grading.sandbox import Line, Sandbox
+from minicontainer.linux import Namespace
+
+Call = tuple[str, Sequence[Any]]
+"""A function, ``chroot.enter_chroot``, and its arguments: JSON, and {"returns": 3} for a function that does."""
+
+CONTAINER = frozenset(Namespace) - {Namespace.USER}
+"""The namespaces of a container in the sandbox that are its own, unless a check says otherwise."""
+
+
+class Performed(Observed):
+    """A process of the sandbox that has called functions of the submission and keeps still, or its container."""
+
+    def __init__(self, sandbox: Sandbox, pid: int, what: str, line: Line) -> None:
+        super().__init__(sandbox, pid, what)
+        self._line = line
+
+    def then(self, function: str | Sequence[Call], *args: Any) -> None:
+        """Let the same process call more. Raises Wrong, Late."""
+        calls = _calls(function, args)
+        self._line.send({"do": "call", "calls": calls})
+        _done(self._line, _naming(calls))
+        if not self.alive:
+            raise Wrong(f"{self} has ended")
+
+
+class Subject:
+    """A submission during one check."""
+
+    BUSYBOX = BUSYBOX
+    """The path in the sandbox of a static busybox."""
+    IMAGE = f"{PLACE}/busybox"
+    """The path in the sandbox of a read-only root file system with it."""
+
+    def __init__(self, sandbox: Sandbox, exercises: Collection[str] = ()) -> None:
+        """`exercises` are those that the submission has brought."""
+        self._sandbox = sandbox
+        self._exercises = exercises
+        self.used = False
+        self.evidence: list[str] = []
+
+    @property
+    def sandbox(self) -> Observed:
+        """Process 1 of the sandbox: the parent, so to say, of the containers that are started in it."""
+        return Observed(self._sandbox, self._sandbox.pid, "the sandbox")
+
+    def name(self, prefix: str) -> str:
+        """A name that nobody can know beforehand."""
+        return f"{prefix}-{secrets.token_hex(4)}"
+
+    def saw(self, text: str) -> None:
+        """Note what the kernel showed: the evidence for whichever verdict comes."""
+        self.evidence.append(plain(text))
+
+    def scratch(self, *directories: str) -> str:
+        """The path of a new directory in the sandbox, writable, in memory; with these directories in it, else empty."""
+        path = f"/run/{self.name('scratch')}"
+        self.perform(
+            [("os.makedirs", [f"{path}/{directory}"]) for directory in directories] or [("os.makedirs", [path])]
+        )
+        return path
+
+    def until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Whether `condition` comes true within so many seconds (None: the deadline), if no file descriptor tells."""
+        end = time.monotonic() + (deadline() if seconds is None else seconds)
+        while not (true := condition()) and time.monotonic() < end:
+            select.select([], [], [], 0.002)
+        return true
+
+    def start(
+        self,
+        args: Sequence[str],
+        *,
+        hostname: str | None = None,
+        domainname: str | None = None,
+        namespaces: Iterable[Namespace] | None = None,
+        reaper: bool = True,
+        image: str = "busybox",
+        **fields: Any,
+    ) -> Performed:
+        """Start a container in the sandbox with the submission's steps; returns its process 1 once its program runs.
+
+        `image` "busybox" gets a writable layer of its own; an absolute path is a root file system in the sandbox,
+        used as it is.
+        `fields` are other fields of a Spec, as far as they are JSON: clock_offsets, uid_mappings, ….
+        Raises Wrong: it could not be started, and why. Late.
+        """
+        kinds = CONTAINER if namespaces is None else frozenset(namespaces)
+        if Namespace.USER in kinds:
+            whole = [(0, 0, self._sandbox.ids)]
+            fields = {"uid_mappings": whole, "gid_mappings": whole, **fields}
+        spec = {
+            "args": list(args),
+            "hostname": hostname or self.name("container"),
+            "domainname": domainname,
+            "namespaces": sorted(kind.proc_name for kind in kinds),
+            "reaper": reaper,
+            **fields,
+        }
+        request = {"do": "start", "image": image if image.startswith("/") else self.IMAGE, "spec": spec}
+        performer, container = self._perform(request, "process 1 of the container", "the container's start")
+        same = container.status("PPid") == str(performer.pid)
+        if Namespace.PID in kinds and "pid.spawn_init" not in self._exercises:  # else it is for the check to find out
+            same = same and container.status("NSpid").split()[len(performer.status("NSpid").split()) :] == ["1"]
+        if not same:
+            raise Wrong("the process that was reported is not the container's process 1: the code forged the report")
+        return container
+
+    def perform(self, function: str | Sequence[Call], *args: Any) -> Performed:
+        """Let a fresh process in the sandbox call one function, or a sequence of them, and keep still to be looked at.
+
+        The submission's functions; the reference's where it has none (never those of the lab under test); and those of
+        ``linux.`` and ``os.``. Raises Wrong: a function raised something, with its line. Late.
+        """
+        calls = _calls(function, args)
+        what = f"the process that called {_naming(calls)}"
+        performer, process = self._perform({"do": "call", "calls": calls}, what, _naming(calls))
+        if process.pid != performer.pid:
+            raise Wrong(f"the process that was reported is not {what}: the code forged the report")
+        return process
+
+    def _perform(self, request: dict[str, Any], what: str, doing: str) -> tuple[Observed, Performed]:
+        """The performer, who reports before it runs any code of the submission, and whom it reports at the end."""
+        line = self._sandbox.ask(request)
+        self.used = True
+        message, pid = line.receive(deadline())
+        if message.get("here") is not True:
+            _refused(message, doing)
+        performer = Observed(self._sandbox, pid, "the process that runs your code")
+        return performer, Performed(self._sandbox, _done(line, doing), what, line)
+
+
+def _done(line: Line, doing: str) -> int:
+    """Wait until it is done; returns the pid to look at. Raises Wrong, Late."""
+    message, pid = line.receive(deadline())
+    if message.get("done") is not True:
+        _refused(message, doing)
+    return pid
+
+
+def _refused(message: dict[str, Any], doing: str) -> NoReturn:
+    """Raise Wrong with what the sandbox tells of the failure."""
+    if isinstance(told := message.get("error"), str):
+        raise Wrong(_diagnosis(message.get("step"), told))
+    if isinstance(status := message.get("ended"), int):
+        raise Wrong(f"{doing} did not come to an end: the process {_ending(status)}")
+    raise Wrong("the sandbox sent something that is no answer: the code wrote to the sandbox's own line")
+
+
+def _diagnosis(step: object, told: str) -> str:
+    """What went wrong in a function of the submission, in words for its author."""
+    told = told.removeprefix("BadExercise: ")
+    step = step if isinstance(step, str) else told.partition(":")[0]
+    if "NotImplementedError" in told:
+        if "no cell begins with" in told or "still empty" in told:
+            return plain(told.removeprefix("NotImplementedError: "))
+        return plain(f"{step} is not written yet: it raises NotImplementedError")
+    if told.startswith("the container's process 1 ended"):
+        told += ": a step called os._exit, was killed, or used up the sandbox's memory"
+    return plain(told if told.startswith((step, "the container")) else f"{step}: {told}")
+
+
+def _ending(status: int) -> str:
+    if status == -9:
+        return "was killed (SIGKILL): it used too much memory, or killed itself"
+    if status < 0:
+        return f"was killed by signal {-status}"
+    return f"called exit (status {status}) instead of returning"
+
+
+def _calls(function: str | Sequence[Call], args: Sequence[Any]) -> list[Call]:
+    return (
+        [(function, list(args))] if isinstance(function, str) else [(name, list(values)) for name, values in function]
+    )
+
+
+def _naming(calls: Sequence[Call]) -> str:
+    return " and ".join(name for name, _ in calls)
