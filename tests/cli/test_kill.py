@@ -1,0 +1,112 @@
+"""kill -9 of ``minicontainer run``, whenever: what it leaves is put right by ``minicontainer system repair``."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.cli.tracing import CALLS, every_call, needs_strace, signalled_at
+from tests.command import DEADLINE, Command, line_of, needs_root
+from tests.host_state import HostUnchanged, bury_the_dead
+
+pytestmark = needs_root
+
+RUN = ["run", "--rm", "-m", "64m", "--pids-limit", "20", "busybox", "cat"]
+
+
+def nothing_is_left(minicontainer: Command, where: str) -> None:
+    """Repair, and look."""
+    bury_the_dead()
+    done = minicontainer("system", "repair")
+    assert (done.returncode, done.stderr) == (0, ""), where
+    assert minicontainer.containers() == [], f"{where}: {done.stdout}"
+    assert sorted(os.listdir(minicontainer.root)) in (["containers", "images", "lock", "names"], ["images"]), where
+    assert minicontainer("system", "repair").stdout == "", f"{where}: the first repair was not the whole of it"
+
+
+@needs_strace
+def test_at_each_of_its_system_calls(minicontainer: Command, host_unchanged: HostUnchanged, tmp_path: Path) -> None:
+    command, kills = minicontainer.line(*RUN), 0
+    with host_unchanged():
+        for call, when in every_call(command, [*CALLS, "openat"], tmp_path / "calls"):
+            if call == "openat" and when % 16:
+                continue  # most of them are imports
+            tracer = signalled_at(call, when, signal.SIGKILL, command)
+            done = subprocess.run(tracer, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE)
+            kills += done.returncode in (-signal.SIGKILL, 137)
+            nothing_is_left(minicontainer, f"kill -9 at {call} number {when}")
+    assert kills >= 40, f"only {kills} kills: this tests nothing"
+
+
+def test_at_any_moment(minicontainer: Command, host_unchanged: HostUnchanged) -> None:
+    """Between the system calls, and while others are under way: at thirty moments of its first 60 ms."""
+    chance = random.Random(1)
+    with host_unchanged():
+        for moment in range(30):
+            process = subprocess.Popen(minicontainer.line(*RUN[:-1], "sleep", "600"), stdin=-3, stdout=-3, stderr=-3)
+            pidfd = os.pidfd_open(process.pid)
+            select.select([pidfd], [], [], (moment + chance.random()) * 0.002)  # its own end, or so many ms
+            os.close(pidfd)
+            process.kill()
+            process.wait()
+            nothing_is_left(minicontainer, f"kill -9 after {moment * 2} ms")
+
+
+def test_while_it_runs(minicontainer: Command, host_unchanged: HostUnchanged) -> None:
+    """The container does not outlive who watched it; what it was to be, if it was to stay, does."""
+    with (
+        host_unchanged(),
+        minicontainer.running(
+            "run", "--name", "alpha", "-m", "64m", "busybox", "sh", "-c", "trap '' TERM INT HUP; echo up; sleep 600"
+        ) as process,
+    ):
+        line_of(process.stdout)
+        process.kill()
+        assert process.stdout and select.select([process.stdout], [], [], DEADLINE)[0]
+        assert process.stdout.read() == ""  # the last process that held the pipe has ended
+        process.wait()
+        assert "exited (unknown)" in minicontainer("ps", "-a").stdout
+        assert "recorded as ended" in minicontainer("system", "repair").stdout
+        done = minicontainer("wait", "alpha")
+        assert done.returncode == 125 and "not known" in done.stderr
+        assert minicontainer("rm", "alpha").returncode == 0
+    assert minicontainer.containers() == []
+
+
+def test_of_process_1(minicontainer: Command, host_unchanged: HostUnchanged) -> None:
+    with (
+        host_unchanged(),
+        minicontainer.running(
+            "run", "--rm", "--name", "alpha", "-m", "64m", "busybox", "sh", "-c", "echo up; sleep 600"
+        ) as process,
+    ):
+        line_of(process.stdout)
+        [init] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(init), signal.SIGKILL)
+        assert process.wait(DEADLINE) == 137
+    assert minicontainer.containers() == []
+
+
+def test_of_create_rm_and_the_first_use_of_the_image(tmp_path: Path) -> None:
+    """Whatever was half made or half removed: the next command works."""
+    chance = random.Random(2)
+    for attempt in range(12):
+        command = Command(tmp_path / f"state{attempt}")
+        for arguments in (["create", "--name", "alpha", "busybox", "true"], ["rm", "alpha"]):
+            process = subprocess.Popen(command.line(*arguments), stdin=-3, stdout=-3, stderr=-3)
+            pidfd = os.pidfd_open(process.pid)
+            select.select([pidfd], [], [], chance.random() * 0.12)
+            os.close(pidfd)
+            process.kill()
+            process.wait()
+            bury_the_dead()
+        assert command("system", "repair").returncode == 0
+        command("rm", "alpha")
+        done = command("run", "--rm", "--name", "alpha", "busybox", "echo", "up")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "up\n", "")
+        assert command.containers() == []
+        assert sorted(os.listdir(command.root / "images/busybox")) == ["lock", "rootfs"]

@@ -1,0 +1,125 @@
+"""notebooks/ is what the generator makes of labs/course/: the same every time, and with no answer in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from labs.catalogue import COURSE, Lab, every
+from labs.notebook import build
+from minicontainer.steps.loading import define, read_exercises
+
+LABS = {lab.number: lab for lab in every()}
+
+
+def cells(text: str) -> list[dict[str, Any]]:
+    """The cells of a notebook."""
+    found: list[dict[str, Any]] = json.loads(text)["cells"]
+    return found
+
+
+def source(cell: dict[str, Any]) -> str:
+    """The text of a cell."""
+    return "".join(cell["source"])
+
+
+def test_the_notebooks_are_as_their_sources() -> None:
+    assert build.differences() == []
+
+
+def test_building_twice_changes_nothing(tmp_path: Path) -> None:
+    assert [path.name for path in build.build(tmp_path)] == [build.place(lab).name for lab in LABS.values()]
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert build.build(tmp_path) == []
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_a_notebook_is_valid_and_bare(number: str) -> None:
+    text = build.student(LABS[number])
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert code[0].source == "%load_ext labs.notebook"
+    assert code[-1].source == f"%check {number}"
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_no_answer_is_in_a_notebook(number: str) -> None:
+    """No line that stands between the markers of the source is in the cell that the student gets."""
+    lab = LABS[number]
+    answers, skeletons = read_exercises([lab.directory / "notebook.py"]), exercises(build.student(lab))
+    assert answers.keys() == skeletons.keys() == set(lab.exercises)
+    for name, answer in answers.items():
+        between = answer.source.partition(build.BEGIN)[2].partition(build.END)[0]
+        lines = {line.strip() for line in between.splitlines()} - {""}
+        assert len(lines) > 1
+        assert not lines & {line.strip() for line in skeletons[name].splitlines()}
+        assert "raise NotImplementedError" in skeletons[name]
+    assert "SOLUTION" not in build.student(lab) + build.solved(lab)
+
+
+def exercises(text: str) -> dict[str, str]:
+    """The exercise cells of a notebook by name."""
+    found = [source(cell).partition("\n") for cell in cells(text) if source(cell).startswith("%%exercise ")]
+    return {first.split()[1]: rest for first, _, rest in found}
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_a_notebook_loads_and_only_its_functions_are_unwritten(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "student.ipynb"
+    path.write_text(build.student(LABS[number]), encoding="utf-8")
+    functions, wrong = define(read_exercises([path]).values())
+    assert wrong == {}
+    assert functions.keys() == set(LABS[number].exercises)
+
+
+def test_a_change_of_one_cell_is_a_change_of_one_cell(tmp_path: Path) -> None:
+    lab = copy_of("03", tmp_path)
+    before = cells(build.student(lab))
+    text = (lab.directory / "notebook.py").read_text(encoding="utf-8")
+    (lab.directory / "notebook.py").write_text(text.replace("A new number and the old name", "Changed"))
+    after = cells(build.student(lab))
+    assert len([cell for cell in after if cell not in before]) == 1
+
+
+def test_a_notebook_that_differs_or_has_no_lab_is_named(tmp_path: Path) -> None:
+    build.build(tmp_path)
+    notebook = tmp_path / "03-uts.ipynb"
+    notebook.write_text(notebook.read_text(encoding="utf-8").replace("one's own", "its own"), encoding="utf-8")
+    (tmp_path / "99-old.ipynb").write_text("{}")
+    found = "\n".join(build.differences(tmp_path))
+    assert "03-uts.ipynb as it is" in found
+    assert "its own" in found
+    assert "99-old.ipynb has no lab" in found
+    assert build.main(["--check", "--out", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("# %%\n# SOLUTION BEGIN\n1\n", "BEGIN without"),
+        ("# %%\n1\n# SOLUTION END\n", "END where none belongs"),
+        ("# %%\n# SOLUTION BEGIN\n# SOLUTION BEGIN\n# SOLUTION END\n", "BEGIN where none belongs"),
+    ],
+)
+def test_markers_that_do_not_match_are_an_error(text: str, told: str, tmp_path: Path) -> None:
+    lab = copy_of("03", tmp_path)
+    (lab.directory / "notebook.py").write_text(text, encoding="utf-8")
+    with pytest.raises(build.BadSource, match=told):
+        build.student(lab)
+
+
+def copy_of(number: str, place: Path) -> Lab:
+    """A lab in a directory of the test's own."""
+    name = LABS[number].directory.name
+    shutil.copytree(COURSE / name, place / name)
+    return every(place)[0]
