@@ -26,11 +26,11 @@ ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
 MOVED := moved
 endif
 
-.PHONY: help setup lab test lint format notebooks bench lock clean moved
+.PHONY: help setup lab test test-v2 lint format notebooks bench lock clean moved
 .DELETE_ON_ERROR:
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1~\2/p' Makefile | while IFS='~' read -r target text; do \
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/make \1~\2/p' Makefile | while IFS='~' read -r target text; do \
 	    printf '%-16s %s\n' "$$target" "$$text"; done
 
 setup: $(INSTALLED) $(VENV)/compiled ## install what is missing: system packages through apt, .venv with everything else
@@ -43,6 +43,9 @@ lab: setup ## check this host and open the notebooks in JupyterLab (ARGS=--check
 # pytest comes last and is the last to print.
 test: setup lint ## lint, then the whole test suite (ARGS="-k uts" goes to pytest)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(ARGS)
+
+test-v2: setup ## the tests that depend on the kernel, in a VM with cgroup v2 (LAB_CGROUP=v1 or hybrid: with those)
+	@$(BIN)/python -m vm.guest_tests $(ARGS)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check --quiet

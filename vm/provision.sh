@@ -25,6 +25,9 @@ nftables        # `nft` and libnftables: address translation and published ports
 util-linux      # unshare, nsenter, lsns, findmnt, setpriv: independent witnesses
 procps          # ps, sysctl
 strace          # sends the signals of the tests that interrupt a start at each of its system calls
+qemu-system-x86 # make test-v2: the machine, with SeaBIOS in its dependencies
+mmdebstrap      # make test-v2: what its root disk is made with,
+e2fsprogs       # and mke2fs, for the file system on it
 LIST
 }
 

@@ -11,6 +11,9 @@ from labs.grading.sandbox import Sandbox
 from labs.grading.subject import Subject
 from labs.grading.submission import Submission
 
+ON_GROUPS = frozenset({"group", "memory", "cpu", "freezer", "pids", "io", "devices", "packets", "events"})
+"""The step modules whose exercises need control groups to work on."""
+
 PATIENCE = 6
 """A whole submission has so many times the deadline of one request."""
 
@@ -23,7 +26,7 @@ class Examination:
         self._submission = submission
         self.classrooms = classrooms
         self._sandbox: Sandbox | None = None
-        self._room: frozenset[str] | None = None
+        self._room: tuple[frozenset[str], bool] | None = None
         self._hung: dict[str, str] = {}
         self._until = time.monotonic() + PATIENCE * deadline()
         self.limited = True
@@ -38,15 +41,16 @@ class Examination:
                 f"not run: the submission has used up the {PATIENCE * deadline():g} s that it has for all checks"
             )
         sources: Mapping[str, str] = {}
+        modules = frozenset(name.partition(".")[0] for name in exercises)
         stubs: frozenset[str] = frozenset()
         if self._submission is not None:
             if self._submission.problem:
                 raise Wrong(self._submission.problem)
             if check.exercise not in self._submission.exercises:
                 raise Wrong(f"{check.exercise}: no cell begins with %%exercise {check.exercise}")
-            stubs = frozenset(name.partition(".")[0] for name in exercises)
+            stubs = modules
             sources = {name: exercise.source for name, exercise in self._submission.only(exercises).items()}
-        return Subject(self._ready(stubs, sources), sources)
+        return Subject(self._ready(stubs, sources, groups=bool(modules & ON_GROUPS)), sources)
 
     def give_up(self, exercise: str, why: str) -> None:
         """An exercise was too late: its other checks are spared the wait, and the sandbox is ended."""
@@ -58,12 +62,12 @@ class Examination:
         if subject.used and self._sandbox and not self._sandbox.sweep():
             self.close()
 
-    def _ready(self, stubs: frozenset[str], sources: Mapping[str, str]) -> Sandbox:
-        if self._sandbox and self._room != stubs:
+    def _ready(self, stubs: frozenset[str], sources: Mapping[str, str], groups: bool) -> Sandbox:
+        if self._sandbox and self._room != (stubs, groups):
             self.close()
         if not self._sandbox:
-            self._sandbox = Sandbox(self.classrooms.without(stubs), sources)
-            self._room = stubs
+            self._sandbox = Sandbox(self.classrooms.without(stubs), sources, groups=groups)
+            self._room = stubs, groups
             self.limited = self._sandbox.limited
         return self._sandbox
 

@@ -15,7 +15,7 @@ from labs.grading.pytest_plugin import EXAMINATION, RECORDS, declaration
 from labs.grading.records import Record, Report
 from labs.grading.sandbox import Unavailable, remove_forgotten_groups
 from minicontainer.images.errors import ImageError
-from minicontainer.steps.limits import remove_empty_parents
+from minicontainer.steps.group import remove_empty_groups
 
 NO_SANDBOX = (Unavailable, Exposed, ImageError)
 """What is no submission's fault: here, nothing can be examined."""
@@ -96,7 +96,7 @@ def run(lab: Lab, examiner: Examiner, options: Sequence[str] = ()) -> None:
     try:
         ended = pytest.main([str(lab.checks), *options, *settings], plugins=[examiner])
     finally:
-        remove_empty_parents()  # of the control groups of examiners that were killed in their first moments
+        remove_empty_groups()  # of the control groups of examiners that were killed in their first moments
     if examiner.problem:
         raise examiner.problem
     if ended == pytest.ExitCode.INTERRUPTED:

@@ -31,13 +31,13 @@ from labs.grading.checks import Late, Wrong, deadline, plain
 from labs.grading.classroom import PLACE, interpreter, sights
 from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, in_user_namespace, prctl, thread_count
 from minicontainer.linux.capabilities import capget, capset
-from minicontainer.linux.cgroups import hierarchies
 from minicontainer.runtime.birth import Running, start
 from minicontainer.runtime.errors import StartError
+from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.spec import Mount, Process, Scratch, Spec
 from minicontainer.runtime.users import rootless_maps
 from minicontainer.steps import Steps
-from minicontainer.steps.limits import PARENT, Limits, remove_group
+from minicontainer.steps.group import find_group, list_groups, remove_group
 from minicontainer.steps.pid import spawn_init
 from minicontainer.steps.user import IdMap
 
@@ -75,28 +75,31 @@ class Closable(Protocol):
 class Sandbox:
     """A running sandbox for the exercises of one submission. Close it."""
 
-    def __init__(self, classroom: Path, exercises: Mapping[str, str]) -> None:
-        """Start it. Raises Unavailable."""
+    def __init__(self, classroom: Path, exercises: Mapping[str, str], *, groups: bool = False) -> None:
+        """Start it; with `groups` it may make control groups below its own. Raises Unavailable."""
         if thread_count() > 1:
             raise Unavailable("this process has several threads, and cannot start a sandbox: use the `labs` command")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         submission = os.memfd_create("submission", os.MFD_CLOEXEC)
         with theirs, open(submission, "wb") as file:
-            file.write(json.dumps({"exercises": dict(exercises), "limits": RLIMITS}).encode())
+            file.write(json.dumps({"exercises": dict(exercises), "limits": RLIMITS, "groups": groups}).encode())
             file.flush()
             os.lseek(submission, 0, os.SEEK_SET)
             self._line = ours
             self._lines: list[Line] = []
             self.observed: WeakSet[Closable] = WeakSet()
             try:
-                self._running, self.limited = _start(classroom, [theirs.fileno(), submission])
+                self._running, self.limited = _start(classroom, [theirs.fileno(), submission], groups)
             except BaseException:
                 ours.close()
                 raise
         self.classroom = classroom
         self.pid = self._running.pid
+        self.group = self._running.group
         self.pidfd = self._running.pidfd
         self.ids = IDS if strangers() else 1
+        self.errands = 0
+        """How many calls the examiner has made for it."""
         try:
             self._greet()
             self._pid_namespace = os.stat(f"/proc/{self.pid}/ns/pid")
@@ -171,9 +174,12 @@ class Sandbox:
         self._line.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        self._running.wait()
-        os.close(self.pidfd)
-        remove_group(self._running.group)
+        try:
+            if self._running.group:
+                remove_group(self._running.group)  # with all that was made in it; what is frozen is thawed, and dies
+        finally:
+            self._running.wait()
+            os.close(self.pidfd)
 
 
 class Line:
@@ -187,6 +193,13 @@ class Line:
         """Ask for more. Raises Wrong: there is nobody any more."""
         try:
             self._end.send(json.dumps(request).encode(), socket.MSG_DONTWAIT)
+        except OSError:
+            raise Wrong("the process that ran your code has ended") from None
+
+    def reply(self, message: dict[str, Any], fds: Collection[int] = ()) -> None:
+        """Answer a request of the submission's. Raises Wrong: there is nobody any more."""
+        try:
+            socket.send_fds(self._end, [json.dumps(message).encode()], list(fds), socket.MSG_DONTWAIT)
         except OSError:
             raise Wrong("the process that ran your code has ended") from None
 
@@ -228,22 +241,27 @@ class Line:
         self._end.close()
 
 
-def _start(classroom: Path, fds: list[int]) -> tuple[Running, bool]:
+def _start(classroom: Path, fds: list[int], groups: bool) -> tuple[Running, bool]:
     """Start the container; with control groups where they can be made. Returns whether they could."""
     steps = Steps().with_functions({"pid.spawn_init": _spawn_as_stranger}) if strangers() else Steps()
-    attempts = [LIMITS, Limits()] if os.geteuid() == 0 else [Limits()]
+    attempts = [LIMITS, Limits()] if os.geteuid() == 0 and not groups else [LIMITS] if groups else [Limits()]
     while True:
         limits = attempts.pop(0)
         try:
-            return start(_specification(classroom, fds, limits), steps, (None, None, None)), limits is LIMITS
+            return start(_specification(classroom, fds, limits, groups), steps, (None, None, None)), limits is LIMITS
         except StartError as error:
-            if not attempts or error.step != "limits.create_group":
+            if groups and error.step == "group.create_group":
+                raise Unavailable(
+                    f"this lab is about control groups, and none can be made here: {plain(error)}"
+                ) from None
+            if not attempts or error.step != "group.create_group":
                 needed = "it takes root, or user namespaces open to this user"
                 raise Unavailable(f"a sandbox cannot be started here ({needed}): {plain(error)}") from None
 
 
-def _specification(classroom: Path, fds: list[int], limits: Limits) -> Spec:
+def _specification(classroom: Path, fds: list[int], limits: Limits, groups: bool) -> Spec:
     uids, gids = _maps()
+    seen = [Mount("/sys/fs/cgroup", "cgroup")] if groups else []
     return Spec(
         id=f"{group_prefix(os.getpid())}{next(_numbers)}",
         root=Scratch(COVERED, DISK),
@@ -260,8 +278,10 @@ def _specification(classroom: Path, fds: list[int], limits: Limits) -> Spec:
         mounts=[
             *(Mount(path, source=path, readonly=True) for path in sights()),
             Mount(PLACE, source=str(classroom), readonly=True),
+            *seen,
         ],
         limits=limits,
+        controllers=(*EVERYDAY, "perf_event", "net_cls") if groups else (),
         reaper=False,
     )
 
@@ -309,7 +329,9 @@ def group_prefix(pid: int) -> str:
 
 def remove_groups_of(pid: int) -> None:
     """Remove what a process that was killed could not: the control groups of its sandboxes."""
-    remove_group([path for path in _groups() if os.path.basename(path).startswith(group_prefix(pid))])
+    for name in _groups():
+        if name.startswith(group_prefix(pid)):
+            remove_group(find_group(name))
 
 
 def remove_forgotten_groups() -> None:
@@ -317,18 +339,14 @@ def remove_forgotten_groups() -> None:
 
     Only empty ones (rmdir(2) sees to that): a number that nobody has here may be somebody's in another PID namespace.
     """
-    for path in _groups():
-        pid = os.path.basename(path).split("-")[1]
+    for name in _groups():
+        pid = name.split("-")[1]
         if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
+            for directory in find_group(name).directories:
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
 
 
 def _groups() -> list[str]:
-    """The control groups of all sandboxes there are."""
-    found = []
-    for hierarchy in hierarchies():
-        parent = f"{hierarchy.mountpoint}/{PARENT}"
-        with contextlib.suppress(OSError):  # nobody has a group now
-            found += [f"{parent}/{name}" for name in os.listdir(parent) if name.startswith("labs-")]
-    return found
+    """The names of the control groups of all sandboxes there are."""
+    return [name for name in list_groups() if name.startswith("labs-") and "/" not in name]

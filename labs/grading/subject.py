@@ -9,15 +9,18 @@ submission's word.
 
 from __future__ import annotations
 
+import os
 import secrets
 import select
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
+from labs.grading import errands
 from labs.grading.checks import Wrong, deadline, plain
 from labs.grading.classroom import BUSYBOX, PLACE
 from labs.grading.observed import Observed
+from labs.grading.observed_group import ObservedGroup
 from labs.grading.sandbox import Line, Sandbox
 from minicontainer.linux import Namespace
 
@@ -31,15 +34,17 @@ CONTAINER = frozenset(Namespace) - {Namespace.USER}
 class Performed(Observed):
     """A process of the sandbox that has called functions of the submission and keeps still, or its container."""
 
-    def __init__(self, sandbox: Sandbox, pid: int, what: str, line: Line) -> None:
+    def __init__(self, sandbox: Sandbox, pid: int, what: str, line: Line, returned: object = None) -> None:
         super().__init__(sandbox, pid, what)
         self._line = line
+        self.returned = returned
+        """What the last function returned, if that was a number or a text: the submission's word."""
 
     def then(self, function: str | Sequence[Call], *args: Any) -> None:
         """Let the same process call more. Raises Wrong, Late."""
         calls = _calls(function, args)
         self._line.send({"do": "call", "calls": calls})
-        _done(self._line, _naming(calls))
+        _, self.returned = _done(self._sandbox, self._line, _naming(calls))
         if not self.alive:
             raise Wrong(f"{self} has ended")
 
@@ -80,6 +85,15 @@ class Subject:
         )
         return path
 
+    def group(self, *controllers: str, below: ObservedGroup | None = None) -> ObservedGroup:
+        """A new control group in the sandbox with these controllers (v1 names), to be handed to the submission's steps.
+
+        Made by the reference, which labs 09 to 11 are given. Raises Wrong; Unavailable: this host cannot.
+        """
+        name = self.name("group") if below is None else f"{below.name}/{self.name('group')}"
+        self.perform("group.create_group", name, list(controllers))
+        return ObservedGroup(self._sandbox, name)
+
     def until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
         """Whether `condition` comes true within so many seconds (None: the deadline), if no file descriptor tells."""
         end = time.monotonic() + (deadline() if seconds is None else seconds)
@@ -102,7 +116,8 @@ class Subject:
 
         `image` "busybox" gets a writable layer of its own; an absolute path is a root file system in the sandbox,
         used as it is.
-        `fields` are other fields of a Spec, as far as they are JSON: clock_offsets, uid_mappings, ….
+        `fields` are other fields of a Spec, as far as they are JSON: clock_offsets, uid_mappings, …; limits, the fields
+        of a Limits; group, the name of its control group (`subject.name`), for `observed_group`.
         Raises Wrong: it could not be started, and why. Late.
         """
         kinds = CONTAINER if namespaces is None else frozenset(namespaces)
@@ -147,15 +162,26 @@ class Subject:
         if message.get("here") is not True:
             _refused(message, doing)
         performer = Observed(self._sandbox, pid, "the process that runs your code")
-        return performer, Performed(self._sandbox, _done(line, doing), what, line)
+        pid, returned = _done(self._sandbox, line, doing)
+        return performer, Performed(self._sandbox, pid, what, line, returned)
 
 
-def _done(line: Line, doing: str) -> int:
-    """Wait until it is done; returns the pid to look at. Raises Wrong, Late."""
-    message, pid = line.receive(deadline())
+def _done(sandbox: Sandbox, line: Line, doing: str) -> tuple[int, object]:
+    """Wait until it is done; returns the pid to look at, and what was returned. Raises Wrong, Late."""
+    until = time.monotonic() + deadline()
+    while True:
+        message, pid = line.receive(max(0.0, until - time.monotonic()))
+        if "errand" not in message:
+            break
+        number, fds = errands.run(sandbox, message["errand"])
+        try:
+            line.reply({"errno": number}, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
     if message.get("done") is not True:
         _refused(message, doing)
-    return pid
+    return pid, message.get("returned")
 
 
 def _refused(message: dict[str, Any], doing: str) -> NoReturn:
@@ -189,9 +215,9 @@ def _ending(status: int) -> str:
 
 
 def _calls(function: str | Sequence[Call], args: Sequence[Any]) -> list[Call]:
-    return (
-        [(function, list(args))] if isinstance(function, str) else [(name, list(values)) for name, values in function]
-    )
+    calls = [(function, args)] if isinstance(function, str) else function
+    return [(name, [{"group": one.name} if isinstance(one, ObservedGroup) else one for one in values])
+            for name, values in calls]  # fmt: skip
 
 
 def _naming(calls: Sequence[Call]) -> str:

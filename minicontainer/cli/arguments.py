@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from minicontainer.cli import commands
+from minicontainer.cli import commands, limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ def _container(parser: Parser) -> None:
     add("--rootfs", action="store_true", help="IMAGE is a directory with a root file system; it is not written to")
     add("--network", choices=("none", "host"), default="none", help="none: a network with a loopback only")
     for option, name in SHAREABLE.items():
-        add(f"--{option}", choices=("host",), help=f"share the host's {name} namespace")
-    add("-m", "--memory", metavar="SIZE", help="over so many bytes (k, m, g) it is killed")
-    add("--cpus", type=float, metavar="N", help="so many processors' time: 0.5 is half of one")
-    add("--pids-limit", type=int, metavar="N", help="so many processes and threads at most")
+        choices = ("host", "private") if option == "cgroupns" else ("host",)
+        add(f"--{option}", choices=choices, help=f"share the host's {name} namespace")
+    limits.add_options(parser, creating=True)
     add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
     add("image", metavar="IMAGE", help="busybox, or with --rootfs a directory")
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
@@ -109,6 +108,35 @@ def _ps(parser: Parser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
 
 
+def _update(parser: Parser) -> None:
+    limits.add_options(parser, creating=False)
+    parser.add_argument(
+        "--memory-share", metavar="N:N…", help="split --memory: each container gets a maximum in this proportion"
+    )
+    parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
+
+
+def _stats(parser: Parser) -> None:
+    parser.add_argument("--no-stream", action="store_true", help="one look, and not one every second")
+    parser.add_argument("--json", action="store_true", help="for programs: a list, a line for each look")
+    parser.add_argument("containers", nargs="*", metavar="CONTAINER", help="those only (all that run, unless given)")
+
+
+def _several(parser: Parser) -> None:
+    parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
+
+
+def _cgroup(parser: Parser) -> None:
+    from minicontainer.steps.events import EVENTS
+
+    parser.epilog = "tree: every control group of ours, its limits, its use\ncount: an event in one container's group"
+    parser.add_argument("what", choices=("tree", "count"), help="see below")
+    parser.add_argument("container", nargs="?", metavar="CONTAINER", help="count: the container")
+    parser.add_argument("--event", choices=tuple(EVENTS), default="cpu-clock", help="count: what (cpu-clock, in ns)")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="N", help="count: for so long (1)")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
 def _check(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -124,6 +152,13 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "wait": ("wait until a container has ended and print its exit status", _one, commands.wait),
     "ps": ("list containers", _ps, commands.ps),
     "rm": ("remove containers", _remove, commands.remove),
+    "update": ("change the limits of containers, while they run", _update, commands.update),
+    "stats": ("what containers use of the host's resources", _stats, commands.stats),
+    "pause": ("stop every process of containers where it is", _several, commands.pause),
+    "unpause": ("let paused containers go on", _several, commands.unpause),
+    "freeze": ("another word for pause, LXC's", _several, commands.pause),
+    "unfreeze": ("another word for unpause", _several, commands.unpause),
+    "cgroup": ("control groups: their tree; events counted in one", _cgroup, commands.cgroup),
     "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
     "system": ("look after the engine itself", _system, commands.repair),
 }

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
+import time
+from collections.abc import Callable
 
 from minicontainer.cli import HANDLED
-from minicontainer.engine.engine import Engine
+from minicontainer.cli.limits import devices_of, limits_of, size
+from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
+from minicontainer.engine.store import Config
 from minicontainer.linux import signalfd
 from minicontainer.runtime.spec import DEFAULT_PATH
-from minicontainer.steps.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from minicontainer.engine.resources import Statistics
+    from minicontainer.steps.usage import Usage
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         remove=arguments.rm,
         **_options(arguments),
     )
-    return result.status
+    return _ended(result)
 
 
 def create(arguments: argparse.Namespace) -> int:
@@ -49,7 +56,7 @@ def start(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     config = engine.store.find(arguments.container)
     running = engine.start(config, (0 if arguments.interactive else None, 1, 2), interrupts)
-    return engine.attend(config, running, interrupts)
+    return _ended(engine.attend(config, running, interrupts))
 
 
 def wait(arguments: argparse.Namespace) -> int:
@@ -77,16 +84,98 @@ def ps(arguments: argparse.Namespace) -> int:
     """``minicontainer ps``: a line for each container."""
     _let_interrupt()
     rows: list[tuple[str, ...]] = [("CONTAINER", "NAME", "IMAGE", "STATUS", "COMMAND")]
-    for config, state in _engine(arguments).containers():
+    engine = _engine(arguments)
+    for config, state in engine.containers():
         if arguments.all or state.status in ("running", "starting"):
-            ended = f"exited ({state.exit_code if state.exit_code is not None else 'unknown'})"
+            code = state.exit_code if state.exit_code is not None else "unknown"
+            ended = f"exited ({code}{', OOMKilled' if state.oom_killed else ''})"
             status = ended if state.status == "exited" else state.status
+            if status == "running" and engine.paused(config):
+                status = "paused"
             rows.append((config.id, config.name, config.image, status, _printable(" ".join(config.args))))
-    if arguments.quiet:
-        rows = [row[:1] for row in rows[1:]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    _print_rows([row[:1] for row in rows[1:]] if arguments.quiet else rows)
+    return 0
+
+
+def update(arguments: argparse.Namespace) -> int:
+    """``minicontainer update``: other limits, at once; prints what was changed."""
+    _let_interrupt()
+    engine = _engine(arguments)
+    configs = [engine.store.find(name) for name in arguments.containers]
+    changes = [limits_of(arguments)] * len(configs)
+    if arguments.memory_share:
+        from minicontainer.engine.resources import split
+
+        if arguments.memory is None:
+            raise EngineError("--memory-share splits a pool: say with --memory how much there is")
+        parts = split(size(arguments.memory), arguments.memory_share, len(configs))
+        changes = [change.replace(memory=part) for change, part in zip(changes, parts, strict=True)]
+        print("The kernel has no shares of memory: each container gets a maximum of its own, and lends nothing.")
+    for config, change in zip(configs, changes, strict=True):
+        engine.update(config, change)
+        print(f"{config.name}  {_bytes(change.memory)}" if arguments.memory_share else config.name)
+    return 0
+
+
+def pause(arguments: argparse.Namespace) -> int:
+    """``minicontainer pause``: prints what was paused; goes on after one that could not be."""
+    return _each(arguments, _engine(arguments).pause)
+
+
+def unpause(arguments: argparse.Namespace) -> int:
+    """``minicontainer unpause``."""
+    return _each(arguments, _engine(arguments).unpause)
+
+
+def stats(arguments: argparse.Namespace) -> int:
+    """``minicontainer stats``: a table now and, on a terminal or with --json, again every second."""
+    _let_interrupt()
+    engine = _engine(arguments)
+    configs = [engine.store.find(name) for name in arguments.containers] or None
+    once = arguments.no_stream or (not arguments.json and not os.isatty(1))
+    before, begun = None, time.monotonic()
+    while True:
+        found = engine.statistics(configs, before, (now := time.monotonic()) - begun)
+        before, begun = {one.id: one for one in found}, now
+        if arguments.json:
+            import json
+
+            print(json.dumps([one.asdict() for one in found]), flush=True)
+        else:
+            if not once:
+                print("\x1b[H\x1b[2J", end="")  # ECMA-48: the cursor home, the screen empty
+            head = ("NAME", "CPU %", "MEMORY / LIMIT", "MEMORY %", "PIDS", "READ / WRITTEN", "PRESSURE", "")
+            _print_rows([head, *map(_row, found)])
+        if once:
+            return 0
+        select.select([], [], [], 1)
+
+
+def cgroup(arguments: argparse.Namespace) -> int:
+    """``minicontainer cgroup tree`` and ``cgroup count``."""
+    _let_interrupt()
+    engine = _engine(arguments)
+    if arguments.what == "count":
+        if arguments.container is None:
+            raise EngineError("cgroup count: say in which container, such as: minicontainer cgroup count c1")
+        config = engine.store.find(arguments.container)
+        print(engine.count(config, arguments.event, arguments.seconds))
+        return 0
+    nodes = engine.groups()
+    if arguments.json:
+        import json
+
+        print(json.dumps([node.asdict() for node in nodes], indent=2))
+        return 0
+    for node in nodes:
+        indent = "  " * (node.name.count("/") + 1) if node.name else ""
+        name = node.name.rpartition("/")[2] or "minicontainer"
+        of = f" ({_printable(node.container)})" if node.container else ""
+        print(f"{indent}{_printable(name)}{of}: {_in_use(node.usage)}")
+        for file, value in node.limits.items():
+            print(f"{indent}    {file} = {value}")
+    if not nodes:
+        print("there is no control group of ours: nothing runs")
     return 0
 
 
@@ -132,9 +221,68 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "rootfs": arguments.rootfs,
         "shared": tuple(shared),
         "volumes": tuple(map(_volume, arguments.volume)),
-        "limits": Limits(_size(arguments.memory), arguments.cpus, arguments.pids_limit),
+        "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),
+        "limits": limits_of(arguments),
+        "cgroup_parent": arguments.cgroup_parent.strip("/"),
         "reaper": not arguments.no_init,
     }
+
+
+def _ended(result: Result) -> int:
+    if result.oom_killed:
+        print("minicontainer: the container reached its limit of memory, and the kernel killed (OOM)", file=sys.stderr)
+    return result.status
+
+
+def _each(arguments: argparse.Namespace, act: Callable[[Config], object]) -> int:
+    """Do it to every container that is named, and go on after one to which it could not be done."""
+    _let_interrupt()
+    engine, code = _engine(arguments), 0
+    for name in arguments.containers:
+        try:
+            act(engine.store.find(name))
+            print(name)
+        except EngineError as error:
+            print(f"minicontainer: {error}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _row(one: Statistics) -> tuple[str, ...]:
+    use = one.usage
+    limit = "no limit" if use.memory_limit is None else _bytes(use.memory_limit)
+    return (
+        one.name,
+        "-" if one.cpu_percent is None else f"{one.cpu_percent:.1f}",
+        f"{_bytes(use.memory)} / {limit}",
+        "-" if one.memory_percent is None else f"{one.memory_percent:.1f}",
+        f"{'-' if use.pids is None else use.pids}{f' / {use.pids_limit}' if use.pids_limit else ''}",
+        f"{_bytes(use.read)} / {_bytes(use.written)}",
+        " ".join(f"{name} {share:.0f}%" for name, share in use.pressure.items() if share >= 0.5) or "-",
+        "paused" if one.frozen else "",
+    )
+
+
+def _in_use(use: Usage) -> str:
+    seconds = "-" if use.cpu is None else f"{use.cpu / 1e6:.2f} s"
+    return f"memory {_bytes(use.memory)}, cpu {seconds}, pids {'-' if use.pids is None else use.pids}"
+
+
+def _bytes(number: int | None) -> str:
+    if number is None:
+        return "-"
+    amount, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.4g} {unit}"
+
+
+def _print_rows(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _volume(text: str) -> tuple[str, str, bool]:
@@ -143,16 +291,6 @@ def _volume(text: str) -> tuple[str, str, bool]:
     if not source or not destination.startswith("/") or mode not in ("", "ro", "rw"):
         raise EngineError(f'cannot understand the volume "{text}": write SOURCE:/DESTINATION or SOURCE:/DESTINATION:ro')
     return os.path.abspath(source), destination, mode == "ro"
-
-
-def _size(text: str | None) -> int | None:
-    if text is None:
-        return None
-    factor = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1:].lower())
-    digits = text[:-1] if factor else text
-    if not digits.isdecimal() or not digits.isascii():
-        raise EngineError(f'cannot understand the size "{text}": write a number of bytes, or 64k, 64m, 2g')
-    return int(digits) * (factor or 1)
 
 
 def _held_signals() -> int:

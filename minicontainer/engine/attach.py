@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 
 from minicontainer.runtime.birth import Running
 from minicontainer.runtime.terminal import Raw, Relay, copy_size
+from minicontainer.steps.group import remove_group
 
 PATIENCE = 3
 """So many times ^C (or another request to end) is passed on; then the container is killed."""
+
+
+def put_down(running: Running) -> None:
+    """Kill a container, frozen or not. It has still to be waited for."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+    if running.group:
+        with contextlib.suppress(OSError):  # on v1, what is frozen dies only when it is thawed; this does it too
+            remove_group(running.group)
 
 
 def accompany(running: Running, interrupts: int | None = None) -> None:
@@ -49,7 +60,10 @@ def _watch(running: Running, interrupts: int | None, relay: Relay | None) -> Non
                         copy_size(0, running.console or 0)
                 else:
                     patience -= 1
-                    signal.pidfd_send_signal(running.pidfd, number if patience > 0 else signal.SIGKILL)
+                    if patience > 0:
+                        signal.pidfd_send_signal(running.pidfd, number)
+                    else:
+                        put_down(running)
             elif relay is not None and fd == relay.stdin:
                 relay.typed()
             elif relay is not None:

@@ -8,23 +8,27 @@ import signal
 import time
 from collections.abc import Iterator
 
-from minicontainer.engine.attach import accompany
+from minicontainer.engine.attach import accompany, put_down
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.images.busybox import busybox_image
 from minicontainer.images.errors import ImageError
 from minicontainer.linux import Namespace, thread_count
+from minicontainer.linux.cgroups import hierarchies
 from minicontainer.record import Record
 from minicontainer.runtime.birth import Running, start
+from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Mount, Overlay, Process, Spec
-from minicontainer.steps import Steps, limits
+from minicontainer.steps import Steps
+from minicontainer.steps.group import Group, find_group, remove_empty_groups, remove_group
 from minicontainer.steps.user import IdMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
+    from minicontainer.engine.resources import Node, Statistics
     from minicontainer.runtime.zygote import Zygote
 
 
@@ -37,6 +41,8 @@ class Result(Record):
     status: int
     stdout: str = ""
     stderr: str = ""
+    oom_killed: bool = False
+    """Whether the kernel killed one of its processes for want of memory."""
 
 
 class Container(Record):
@@ -89,7 +95,7 @@ class Engine:
         except BaseException:
             self.remove(config, force=True)
             raise
-        return Result(self.attend(config, running, interrupts))
+        return self.attend(config, running, interrupts)
 
     @contextlib.contextmanager
     def started(self, image: str, args: list[str], **options: Any) -> Iterator[Container]:
@@ -104,8 +110,7 @@ class Engine:
             yield Container(config.id, config.name, running.pid)
         finally:
             if running:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+                put_down(running)
                 self._ended(config, running)
             self.remove(config, force=True)
 
@@ -150,22 +155,18 @@ class Engine:
         self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid)))
         return running
 
-    def attend(self, config: Config, running: Running, interrupts: int | None = None) -> int:
-        """Stay with a container until it has ended, pass signals and its terminal on;
-
-        then tidy up. Returns its status.
-        """
+    def attend(self, config: Config, running: Running, interrupts: int | None = None) -> Result:
+        """Stay with a container until it has ended, pass signals and its terminal on; then tidy up."""
         try:
             accompany(running, interrupts)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+            put_down(running)
             raise
         finally:
-            status = self._ended(config, running)
+            result = self._ended(config, running)
             if config.remove:
                 self.remove(config)
-        return status
+        return result
 
     def wait(self, config: Config) -> int:
         """Wait until a container, which may be another process's child, has ended, and return its exit status."""
@@ -185,12 +186,12 @@ class Engine:
                 raise EngineError(
                     f'container "{config.name}" runs; stop it first, or: minicontainer rm -f {config.name}', 1
                 )
-            _kill(state.pid)
+            _kill(state.pid, find_group(config.group))
             self.store.wait(config.id)  # let its watcher write down how it ended
         elif self.store.attended(config.id):
             raise EngineError(f'container "{config.name}" is just being started by another process; wait for that', 1)
-        if config.limits.files():
-            limits.remove_group(limits.groups_named(config.id))
+        if self.store.state(config.id).status in ("starting", "running"):  # and nobody has tidied up after it
+            remove_group(find_group(config.group))
         self.store.forget(config)
 
     # All of them
@@ -211,20 +212,100 @@ class Engine:
         """Put right what was killed half-way, whenever; returns a line for each thing that was put right."""
         self.store.prepare()
         done = self.store.rubbish()
-        for config, state in self.containers():
-            if state.status == "running" or self.store.attended(config.id):
+        for config in self.store.all():
+            if self.store.attended(config.id):
                 continue
-            left = limits.groups_named(config.id)
-            limits.remove_group(left)
-            done += [f"control group {directory}" for directory in left]
+            # Whoever watched over it is dead, so it should be too; what was frozen when its parent died is not.
+            left = find_group(config.group)
+            remove_group(left)
+            done += [f"control group {directory}" for directory in left.directories]
             if config.remove:
                 self.store.forget(config)
                 done.append(f'container "{config.name}", which was to go when it ended')
-            elif state != self.store.state(config.id) or state.status == "starting":
+            elif self.store.state(config.id).status in ("starting", "running"):
                 self.store.set_state(config.id, State("exited"))
                 done.append(f'container "{config.name}" is recorded as ended')
-        limits.remove_empty_parents()
+        remove_empty_groups()
         return done
+
+    # What they use
+
+    def update(self, config: Config, changes: Limits) -> Config:
+        """Change the limits of a container, at once if it runs, and for its next start. Raises EngineError."""
+        from minicontainer.engine import resources
+
+        wanted = resources.laid_over(config.limits, changes)
+        resources.check(wanted)
+        if self.state(config).status == "running":
+            with _told(config):
+                resources.change(self._group(config), config.limits, wanted, self._steps)
+        config = config.replace(limits=wanted)
+        self.store.change(config)
+        return config
+
+    def pause(self, config: Config) -> None:
+        """Stop every process of a running container where it is: lxc-freeze. Raises EngineError."""
+        with _told(config):
+            self._steps.freeze(self._group(config))
+
+    def unpause(self, config: Config) -> None:
+        """Let a paused container go on: lxc-unfreeze. Raises EngineError."""
+        with _told(config):
+            self._steps.thaw(self._group(config))
+
+    def paused(self, config: Config) -> bool:
+        """Whether a container stands still."""
+        group = find_group(config.group)
+        return "freezer" in group and bool(self._steps.is_frozen(group))
+
+    def statistics(
+        self, configs: list[Config] | None = None, before: dict[str, Statistics] | None = None, seconds: float = 0
+    ) -> list[Statistics]:
+        """What each of these containers, or each that runs, uses now. `before`: the look `seconds` ago, by id."""
+        from minicontainer.engine import resources
+
+        found, trees = [], hierarchies()
+        for config in self.store.all() if configs is None else configs:
+            state = self.state(config)
+            if state.status == "running":
+                group = find_group(config.group, trees)
+                with contextlib.suppress(OSError):  # it ends while we look
+                    past = (before or {}).get(config.id)
+                    found.append(resources.look(config, state.started, group, self._steps, past, seconds))
+        return found
+
+    def count(self, config: Config, event: str, seconds: float) -> int:
+        """How often an event of `steps.events.EVENTS` happens in a running container in so many seconds. EngineError.
+
+        The container's end ends it early.
+        """
+        import select
+
+        state, group = self.state(config), self._group(config)
+        with _told(config):
+            counters = self._steps.count_events(group, event)
+        try:
+            pidfd = os.pidfd_open(state.pid or 0)
+            try:
+                select.select([pidfd], [], [], seconds)
+            finally:
+                os.close(pidfd)
+            return self._steps.events_counted(counters)
+        finally:
+            for counter in counters:
+                os.close(counter)
+
+    def groups(self) -> list[Node]:
+        """Every control group of ours with its limits and its use, each after the one above it."""
+        from minicontainer.engine import resources
+
+        return resources.tree({config.group: config.name for config in self.store.all()}, self._steps)
+
+    def _group(self, config: Config) -> Group:
+        """The group of a container that runs. Raises EngineError."""
+        if self.state(config).status != "running":
+            raise EngineError(f'container "{config.name}" does not run; start it: minicontainer start {config.name}', 1)
+        return find_group(config.group)
 
     # From wishes to a specification
 
@@ -238,6 +319,7 @@ class Engine:
 
             uids, gids = map(list, rootless_maps())
         mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
+        mounts += [Mount(destination, "bind", source) for source, destination in config.devices]
         if Namespace.NETWORK in namespaces:
             mounts.insert(
                 0, Mount("/sys", "sysfs", readonly=True)
@@ -254,7 +336,9 @@ class Engine:
             uid_mappings=uids,
             gid_mappings=gids,
             mounts=mounts,
-            limits=config.limits,
+            limits=config.limits if config.limits.devices or os.geteuid() != 0 else config.limits.replace(devices=()),
+            group=config.group,
+            controllers=EVERYDAY,
             reaper=config.reaper,
         )
 
@@ -287,22 +371,28 @@ class Engine:
         # Files, not pipes: nobody has to read while the program writes, and what outlives it keeps nothing open.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             running = self.start(config, (None, out.fileno(), err.fileno()))
-            status = self.attend(config, running)
+            result = self.attend(config, running)
             out.seek(0)
             err.seek(0)
-            return Result(status, out.read().decode(errors="replace"), err.read().decode(errors="replace"))
+            return result.replace(
+                stdout=out.read().decode(errors="replace"), stderr=err.read().decode(errors="replace")
+            )
 
-    def _ended(self, config: Config, running: Running) -> int:
+    def _ended(self, config: Config, running: Running) -> Result:
         """Wait for a container that ends, remove its control group, and write down how it ended."""
         status = running.wait()
         os.close(running.pidfd)
         if running.console is not None:
             os.close(running.console)
-        limits.remove_group(running.group)
-        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it meanwhile
-            self.store.set_state(config.id, State("exited", exit_code=status))
+        oom_killed = False
+        if running.group:
+            with contextlib.suppress(OSError):  # somebody else has removed it meanwhile, or it has no such controller
+                oom_killed = self._steps.count_oom_kills(running.group) > 0
+            remove_group(running.group)
+        with contextlib.suppress(FileNotFoundError):  # likewise
+            self.store.set_state(config.id, State("exited", exit_code=status, oom_killed=oom_killed))
         self.store.leave(config.id, status)
-        return status
+        return Result(status, oom_killed=oom_killed)
 
 
 def _console_size() -> tuple[int, int] | None:
@@ -349,14 +439,26 @@ def _zygote() -> Zygote:
     return _helper[0]
 
 
-def _kill(pid: int) -> None:
+def _kill(pid: int, group: Group) -> None:
     import select
 
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        remove_group(group)  # on v1, what is frozen dies only when it is thawed
         select.select([pidfd], [], [], 10)
         os.close(pidfd)
+
+
+@contextlib.contextmanager
+def _told(config: Config) -> Iterator[None]:
+    """What the kernel refuses a running container, in the words of the step."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise EngineError(f'container "{config.name}" has just ended', 1) from None
+    except OSError as error:
+        raise EngineError(error.strerror or str(error)) from None
 
 
 def _dated(config: Config) -> Config:
@@ -376,10 +478,20 @@ def _check(config: Config) -> None:
     for source, _, _ in config.volumes:
         if not os.path.exists(source):
             raise EngineError(f"nothing to mount at {source}: it is not there")
-    cpus, memory, pids = config.limits.cpus, config.limits.memory, config.limits.pids
-    if cpus is not None and not 0.01 <= cpus <= 10_000:  # below 1 ms of every 100 the kernel does not count
-        raise EngineError(f"it cannot have {cpus} processors: give a number of at least 0.01, such as 0.5")
-    if memory is not None and memory < 6 << 20:
-        raise EngineError(f"{memory} bytes of memory are too few to start in: give it at least 6m")
-    if pids is not None and pids < 2:
-        raise EngineError(f"it cannot have {pids} processes: process 1 and the command are 2")
+    for source, destination in config.devices:
+        if not os.path.exists(source):
+            raise EngineError(f"there is no device {source} on this host")
+        if not destination.startswith("/dev/"):
+            raise EngineError(f"a device goes below /dev, and {destination} does not: write {source}:/dev/NAME")
+    if config.cgroup_parent and not set(config.cgroup_parent) <= allowed | {"/"}:
+        raise EngineError(f'"{config.cgroup_parent}" cannot be a group: letters, digits, "_", "-" and "/"')
+    if any(
+        part.startswith((".", "cgroup.")) or not part
+        for part in config.cgroup_parent.split("/")
+        if config.cgroup_parent
+    ):
+        raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
+    if config.limits != Limits():
+        from minicontainer.engine import resources
+
+        resources.check(config.limits)

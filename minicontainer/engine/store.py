@@ -20,8 +20,12 @@ from collections.abc import Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.record import Record
+from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
-from minicontainer.steps.limits import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Config(Record):
@@ -42,7 +46,11 @@ class Config(Record):
     """The namespaces that stay the host's, by their names below /proc/PID/ns."""
     volumes: tuple[tuple[str, str, bool], ...] = ()
     """(source on the host, destination, read-only)."""
+    devices: tuple[tuple[str, str], ...] = ()
+    """(device file of the host, its path inside); what may be done with them is in `limits`."""
     limits: Limits = Limits()
+    cgroup_parent: str = ""
+    """A group of ours in which the container's own group lies, beside others of its kind."""
     reaper: bool = True
     remove: bool = False
     """Gone as soon as it has ended (--rm)."""
@@ -53,8 +61,9 @@ class Config(Record):
     def from_json(cls, text: str) -> Config:
         """Read what `to_json` wrote."""
         data = json.loads(text)
-        data["limits"] = Limits(**data["limits"])
-        data["volumes"] = tuple(map(tuple, data["volumes"]))
+        data["limits"] = Limits(**{name: _tuples(value) for name, value in data["limits"].items()})
+        for name in ("volumes", "devices"):
+            data[name] = _tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
         return cls(**data)
@@ -62,6 +71,11 @@ class Config(Record):
     def to_json(self) -> str:
         """As text, for config.json."""
         return json.dumps(self.asdict())
+
+    @property
+    def group(self) -> str:
+        """The name of its control group."""
+        return f"{self.cgroup_parent}/{self.id}" if self.cgroup_parent else self.id
 
 
 class State(Record):
@@ -74,6 +88,8 @@ class State(Record):
     started: int | None = None
     """When that process was born, in clock ticks since boot: with the pid it names the process for good."""
     exit_code: int | None = None
+    oom_killed: bool = False
+    """Whether the kernel killed one of its processes for want of memory."""
 
 
 class Store:
@@ -159,6 +175,12 @@ class Store:
     def config(self, container_id: str) -> Config:
         """What a container is to be. Raises OSError, ValueError (half made, half removed)."""
         return Config.from_json(_read(f"{self.directory(container_id)}/config.json"))
+
+    def change(self, config: Config) -> None:
+        """Write down other wishes for a container that is there, whole or not at all."""
+        file = f"{self.directory(config.id)}/config.json"
+        _write(f"{file}.new", config.to_json())
+        os.rename(f"{file}.new", file)
 
     def state(self, container_id: str) -> State:
         """How far a container has come, as was last written."""
@@ -289,6 +311,11 @@ class Store:
             yield
         finally:
             os.close(fd)
+
+
+def _tuples(value: Any) -> Any:
+    """What JSON has as lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _remove_tree(directory: str) -> None:

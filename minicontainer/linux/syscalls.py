@@ -29,6 +29,8 @@ _NUMBERS = {
     "capget":           (125,    90),
     "capset":           (126,    91),
     "keyctl":           (250,    219),
+    "perf_event_open":  (298,    241),
+    "bpf":              (321,    280),
     "signalfd4":        (289,    74),
     "pidfd_send_signal": (424,   424),
     "open_tree":        (428,    428),

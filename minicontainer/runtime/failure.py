@@ -60,8 +60,8 @@ def explain(message: dict[str, Any]) -> StartError:
 def _advice(step: str | None, number: int | None, text: str) -> str | None:
     if step is None:
         return None
-    if step == "limits.create_group" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "limits need root, or control groups that are delegated to this user; leave the limit out"
+    if step.partition(".")[0] in _SELF_EXPLAINED:
+        return None
     if number == errno.EPERM:
         from minicontainer.linux.capabilities import capget
 
@@ -85,6 +85,9 @@ def _advice(step: str | None, number: int | None, text: str) -> str | None:
         )
     return None
 
+
+_SELF_EXPLAINED = {"group", "memory", "cpu", "freezer", "pids", "io", "devices", "packets", "events", "scarce"}
+"""The steps on control groups say what would work themselves: it depends on what the files say now."""
 
 _NAMESPACE_OF = {
     "mount.make_private": Namespace.MOUNT,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from minicontainer.linux import Namespace
 from minicontainer.record import Record
-from minicontainer.steps.limits import Limits
+from minicontainer.runtime.limits import Limits
 from minicontainer.steps.user import IdMap
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,7 +39,8 @@ class Scratch(Record):
 
 
 class Mount(Record):
-    """Something mounted in the container. Type "bind" takes `source` from the host, anything else is a file system."""
+    """Something mounted in the container. Type "bind" takes `source` from the host; "cgroup" is the trees of control
+    groups, as the container may see them; anything else is a file system."""
 
     destination: str
     type: str = "bind"
@@ -78,6 +79,10 @@ class Spec(Record):
     gid_mappings: Sequence[IdMap] = ()
     mounts: Sequence[Mount] = ()
     limits: Limits = Limits()
+    group: str | None = None
+    """The name of its control group, which may have groups of ours above it: ``web/1f3a``; None is `id`."""
+    controllers: Sequence[str] = ()
+    """Controllers (v1 names) that its group has if it can, beside those that `limits` need."""
     clock_offsets: tuple[int, int] = (0, 0)
     """Seconds by which the monotonic and the boot-time clock are ahead of the host's."""
     reaper: bool = True

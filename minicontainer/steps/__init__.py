@@ -12,14 +12,24 @@ from minicontainer.record import Record
 from minicontainer.steps import (
     cgroup,
     chroot,
+    cpu,
+    devices,
+    events,
+    freezer,
+    group,
+    io,
     ipc,
     keyring,
     layers,
-    limits,
+    memory,
     mount,
     network,
+    packets,
     pid,
+    pids,
+    scarce,
     time,
+    usage,
     user,
     uts,
     volume,
@@ -48,11 +58,37 @@ class Steps(Record):
     bring_up_loopback: Callable[..., None] = network.bring_up_loopback
     join: Callable[..., None] = network.join
     hide_cgroup_path: Callable[..., None] = cgroup.hide_cgroup_path
+    mount_cgroups: Callable[..., None] = cgroup.mount_cgroups
     offset_clocks: Callable[..., None] = time.offset_clocks
     leave_keys: Callable[..., None] = keyring.leave_keys
-    create_group: Callable[..., list[str]] = limits.create_group
-    enter_group: Callable[..., None] = limits.enter_group
-    remove_group: Callable[..., None] = limits.remove_group
+    create_group: Callable[..., group.Group] = group.create_group
+    enter_group: Callable[..., None] = group.enter_group
+    delegate_group: Callable[..., None] = group.delegate_group
+    remove_group: Callable[..., None] = group.remove_group
+    limit_memory: Callable[..., None] = memory.limit_memory
+    protect_memory: Callable[..., None] = memory.protect_memory
+    disable_oom_killer: Callable[..., None] = memory.disable_oom_killer
+    count_oom_kills: Callable[..., int] = memory.count_oom_kills
+    share_cpu: Callable[..., None] = cpu.share_cpu
+    throttle: Callable[..., None] = cpu.throttle
+    yield_cpu: Callable[..., None] = cpu.yield_cpu
+    pin: Callable[..., None] = cpu.pin
+    freeze: Callable[..., None] = freezer.freeze
+    thaw: Callable[..., None] = freezer.thaw
+    is_frozen: Callable[..., bool] = freezer.is_frozen
+    allow_devices: Callable[..., None] = devices.allow_devices
+    limit_io: Callable[..., None] = io.limit_io
+    weigh_io: Callable[..., None] = io.weigh_io
+    limit_pids: Callable[..., None] = pids.limit_pids
+    tag_packets: Callable[..., None] = packets.tag_packets
+    prioritize_packets: Callable[..., None] = packets.prioritize_packets
+    count_events: Callable[..., list[int]] = events.count_events
+    events_counted: Callable[..., int] = events.events_counted
+    limit_huge_pages: Callable[..., None] = scarce.limit_huge_pages
+    limit_rdma: Callable[..., None] = scarce.limit_rdma
+    limit_misc: Callable[..., None] = scarce.limit_misc
+    set_control: Callable[..., None] = scarce.set_control
+    measure_group: Callable[..., usage.Usage] = usage.measure_group
     stack: Callable[..., None] = layers.stack
     take: Callable[..., int] = volume.take
     bind: Callable[..., None] = volume.bind

@@ -6,7 +6,8 @@ is.
 
 from __future__ import annotations
 
-from minicontainer.linux import CLONE_NEWCGROUP, unshare
+from minicontainer.linux import CLONE_NEWCGROUP, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, mount, target_in, unshare
+from minicontainer.linux.cgroups import hierarchies
 
 
 def hide_cgroup_path() -> None:
@@ -16,3 +17,26 @@ def hide_cgroup_path() -> None:
     EPERM.
     """
     unshare(CLONE_NEWCGROUP)
+
+
+def mount_cgroups(root: str, destination: str = "/sys/fs/cgroup", readonly: bool = True) -> None:
+    """Mount at `destination` below `root` what the container may see of the control groups: its own, as the top.
+
+    One tree on v2, one for each controller on v1, as on the host, and after `hide_cgroup_path`: a cgroup file system
+    shows the tree from the root of its mounter's cgroup namespace. Raises OSError: EPERM.
+    """
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (MS_RDONLY if readonly else 0)
+    trees = hierarchies()
+    if [tree.version for tree in trees] == [2]:
+        with target_in(root, destination) as target:
+            mount("cgroup2", target, "cgroup2", flags)
+        return
+    with target_in(root, destination) as target:
+        mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=64k")
+    for tree in trees:
+        names = ",".join(tree.controllers)
+        with target_in(root, f"{destination}/{names if tree.version == 1 else 'unified'}") as target:
+            if tree.version == 1:
+                mount("cgroup", target, "cgroup", flags, names)
+            else:
+                mount("cgroup2", target, "cgroup2", flags)

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Collection
 
-from minicontainer.linux import Namespace, clone3, flags
+from minicontainer.linux import CLONE_INTO_CGROUP, Namespace, clone3, flags
 
 FORWARDED = {
     number
@@ -20,7 +20,9 @@ FORWARDED = {
 }
 
 
-def spawn_init(main: Callable[[], int], namespaces: Collection[Namespace] = (Namespace.PID,)) -> int:
+def spawn_init(
+    main: Callable[[], int], namespaces: Collection[Namespace] = (Namespace.PID,), cgroup: int | None = None
+) -> int:
     """Start `main` as process 1 of a new PID namespace and return its pid as the caller sees it.
 
     What `main` returns is the exit status of the new process. `namespaces` are those to be born into: PID, and USER
@@ -28,9 +30,11 @@ def spawn_init(main: Callable[[], int], namespaces: Collection[Namespace] = (Nam
     stays where it is and can start another; after unshare(CLONE_NEWPID) it could not: all its children would go to the
     same namespace, and none could be born after that one's init had died.
 
+    `cgroup`, a file descriptor of a group's v2 directory, is where it is born (Linux 5.7); else in the caller's.
+
     Only from a process with a single thread (see `clone3`). Raises OSError: EPERM, ENOSPC, EINVAL (not in this kernel).
     """
-    pid = clone3(flags(namespaces))
+    pid = clone3(flags(namespaces)) if cgroup is None else clone3(flags(namespaces) | CLONE_INTO_CGROUP, cgroup)
     if pid == 0:
         status = 125
         try:

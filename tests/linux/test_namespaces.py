@@ -153,9 +153,11 @@ def test_a_cgroup_tree_at_an_odd_place_is_found_there(tmp_path: Path, name: str)
     def mount_and_look() -> str:
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        for tree in {tree.mountpoint for tree in cgroups.hierarchies()}:
+        trees = [tree.mountpoint for tree in cgroups.hierarchies()]
+        # Bound there: to mount the file system anew would take its options (nsdelegate) from the host's mount too.
+        linux.mount(trees[0], place, None, linux.MS_BIND)
+        for tree in set(trees):
             linux.umount2(tree, linux.MNT_DETACH)
-        linux.mount("cgroup2", place, "cgroup2")
         return "\0".join(tree.mountpoint for tree in cgroups.hierarchies())
 
     assert str(place) in in_child(mount_and_look).split("\0")

@@ -17,13 +17,16 @@ from packaging.requirements import Requirement
 from minicontainer.cli import launcher
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ["help", "setup", "lab", "test", "lint", "format", "notebooks", "bench", "lock", "clean"]
+TARGETS = ["help", "setup", "lab", "test", "test-v2", "lint", "format", "notebooks", "bench", "lock", "clean"]
 NOBODY = 65534
 
 
-def run(*command: object, path: Path | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: object, path: Path | None = None, cwd: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command as from a new shell, not as a part of `make test`; `path` comes first in PATH."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    ours = ("MAKE", "MFLAGS", "LAB_CGROUP")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
     if path:
         environment["PATH"] = f"{path}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
@@ -330,6 +333,12 @@ def test_pytest_comes_last_and_is_given_the_arguments(tools: Path) -> None:
     assert last == "-m pytest -k uts or pid"
 
 
+def test_the_tests_of_the_guest_are_given_the_arguments(tools: Path) -> None:
+    done = run("make", "test-v2", "ARGS=-k 'memory or cpu'", cwd=tools.parent)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert tools.read_text().splitlines() == ["-m vm.guest_tests -k memory or cpu"]
+
+
 def test_the_lab_opens_on_a_host_that_was_checked(tools: Path) -> None:
     assert run("make", "lab", "ARGS=--check", cwd=tools.parent).returncode == 0
     assert tools.read_text().splitlines() == ["minicontainer check", "-m labs.serve --check"]
@@ -401,9 +410,21 @@ def test_a_short_path_costs_no_shell() -> None:
 # --- .ci/run --------------------------------------------------------------------------------------------------------
 
 
-def test_ci_calls_exactly_make_test_in_the_root_of_the_checkout(tmp_path: Path) -> None:
-    script(tmp_path / "make", 'echo "make $* in $PWD"\nexit 5')
-    done = run(ROOT / ".ci" / "run", path=tmp_path, cwd=tmp_path)
-    assert done.stdout == f"make test in {ROOT}\n"
+@pytest.mark.parametrize("failing", ["", "test", "v2", "v1"])
+def test_ci_runs_the_suite_here_and_in_a_guest_of_each_kind_and_forgets_no_failure(tmp_path: Path, failing: str) -> None:
+    """In the root of the checkout; one that fails does not keep the others from running."""
+    program = """
+    world=${LAB_CGROUP-v2}
+    [ "$*" = test-v2 ] || world=test
+    echo "make $* in $PWD: $world"
+    [ "$world" != "$FAILING" ] || exit 5
+    """
+    script(tmp_path / "make", program)
+    done = run(ROOT / ".ci" / "run", path=tmp_path, cwd=tmp_path, FAILING=failing)
+    assert done.stdout.splitlines() == [
+        f"make test in {ROOT}: test",
+        f"make test-v2 in {ROOT}: v2",
+        f"make test-v2 in {ROOT}: v1",
+    ]
     assert done.stderr == ""
-    assert done.returncode == 5
+    assert done.returncode == (5 if failing else 0)

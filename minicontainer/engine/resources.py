@@ -1,0 +1,147 @@
+"""Resources of containers that exist: limits that change while they run, what they use, the tree of their groups."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+from minicontainer.engine.errors import EngineError
+from minicontainer.engine.store import Config
+from minicontainer.linux.cgroups import hierarchies
+from minicontainer.record import Record
+from minicontainer.runtime import limits
+from minicontainer.runtime.limits import Limits
+from minicontainer.steps import Steps
+from minicontainer.steps.group import Group, find_group, list_groups
+from minicontainer.steps.usage import Usage, limits_of
+
+LEAST_MEMORY = 6 << 20
+"""Bytes in which a container can start: its process 1 is a Python."""
+
+_LIFTED = Limits(
+    memory=-1, memory_swap=-1, memory_reservation=-1, memory_low=0, memory_min=0, memory_high=-1, pids=-1,
+    cpu_shares=1024, cpu_quota=-1, cpu_idle=False,
+)  # fmt: skip
+"""What a limit is set to that is to be none again."""
+
+
+class Statistics(Record):
+    """What one container uses, at one moment."""
+
+    id: str
+    name: str
+    usage: Usage
+    cpu_percent: float | None = None
+    """Of one processor: 100 is one whole processor, since the container was started or since the look before."""
+    memory_percent: float | None = None
+    """Of its limit; without one, of the host's memory."""
+    frozen: bool = False
+
+
+class Node(Record):
+    """A control group of ours, in the tree of all of them."""
+
+    name: str
+    """Path below our own parent group."""
+    container: str
+    """The name of the container whose it is, if it is one's."""
+    directories: Sequence[str]
+    limits: Mapping[str, str]
+    """File → value, of the limits that are set."""
+    usage: Usage
+
+
+def check(wanted: Limits) -> None:
+    """Refuse what no kernel would take, in words of the command line. Raises EngineError."""
+    if wanted.cpus is not None and not 0.01 <= wanted.cpus <= 10_000:  # below 1 ms of every 100 is not counted
+        raise EngineError(f"it cannot have {wanted.cpus} processors: give a number of at least 0.01, such as 0.5")
+    if wanted.cpus is not None and wanted.cpu_quota is not None:
+        raise EngineError("--cpus and --cpu-quota are two words for one limit: give one of them")
+    if wanted.memory is not None and wanted.memory != -1 and wanted.memory < LEAST_MEMORY:
+        raise EngineError(f"{wanted.memory} bytes of memory are too few to start in: give it at least 6m")
+    if wanted.memory_swap is not None and wanted.memory_swap != -1:
+        if wanted.memory is None:
+            raise EngineError("--memory-swap is memory and swap together: give --memory too")
+        if wanted.memory_swap < wanted.memory or wanted.memory == -1:
+            raise EngineError("--memory-swap is memory and swap together: it cannot be less than --memory")
+    if wanted.pids is not None and wanted.pids != -1 and wanted.pids < 2:
+        raise EngineError(f"it cannot have {wanted.pids} processes: process 1 and the command are 2")
+
+
+def laid_over(before: Limits, changes: Limits) -> Limits:
+    """`before`, with what `changes` says in the place of what it said."""
+    said = {name: value for name, value in changes.asdict().items() if value != getattr(Limits, name)}
+    if "cpus" in said:
+        said["cpu_quota"] = None  # one limit by two names: the later word counts
+    elif "cpu_quota" in said:
+        said["cpus"] = None
+    if "memory" in said and "memory_swap" not in said:
+        said["memory_swap"] = None
+    return before.replace(**said)
+
+
+def change(group: Group, before: Limits, after: Limits, steps: Steps) -> None:
+    """Set the limits of a running container to `after`; all, or none. Raises OSError.
+
+    Devices stay: on v1 they could only be changed by refusing all of them for a moment.
+    """
+    try:
+        limits.apply(after.replace(devices=None), group, steps)
+    except BaseException:
+        lifted = {name: value for name, value in _LIFTED.asdict().items() if getattr(before, name) is None}
+        back = {name: value for name, value in lifted.items() if getattr(after, name) != getattr(before, name)}
+        if before.cpus is not None:
+            back.pop("cpu_quota", None)
+        limits.apply(before.replace(devices=None, **back), group, steps)
+        raise
+
+
+def split(pool: int, ratio: str, how_many: int) -> list[int]:
+    """The parts of a pool, in bytes, for `how_many` containers: ``1:2:1`` of 400 MiB is 100, 200 and 100.
+
+    The kernel has no such knob: memory is not lent and given back like processor time, so each part is a maximum of
+    its own, and what one does not use is not the others'. Raises EngineError.
+    """
+    parts = ratio.split(":")
+    if not all(part.isdecimal() and 0 < int(part) <= 10_000 for part in parts):
+        raise EngineError(f'cannot understand the shares "{ratio}": write whole numbers, such as 1:2:1')
+    if len(parts) != how_many:
+        raise EngineError(f'"{ratio}" has {len(parts)} shares, for {how_many} containers: give one to each')
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = sum(map(int, parts))
+    return [pool * int(part) // total // page * page for part in parts]
+
+
+def look(config: Config, born: int | None, group: Group, steps: Steps, before: Statistics | None = None,
+         seconds: float = 0) -> Statistics:  # fmt: skip
+    """What a container uses now. `born`: clock ticks since boot. `before`: the look `seconds` ago, for the rates."""
+    usage = steps.measure_group(group)
+    since, used = _uptime() - (born or 0) / os.sysconf("SC_CLK_TCK"), usage.cpu
+    if before is not None and before.usage.cpu is not None and used is not None:
+        since, used = seconds, used - before.usage.cpu
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Statistics(
+        id=config.id,
+        name=config.name,
+        usage=usage,
+        cpu_percent=None if used is None or since <= 0 else used / since / 10_000,
+        memory_percent=None if usage.memory is None else 100 * usage.memory / min(usage.memory_limit or host, host),
+        frozen="freezer" in group and bool(steps.is_frozen(group)),
+    )
+
+
+def tree(containers: Mapping[str, str], steps: Steps) -> list[Node]:
+    """Every group of ours, each after the one above it; `containers`: a group's name → its container's."""
+    trees = hierarchies()
+    nodes = []
+    for name in list_groups():
+        group = find_group(name, trees)
+        nodes.append(
+            Node(name, containers.get(name, ""), group.directories, limits_of(group), steps.measure_group(group))
+        )
+    return nodes
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

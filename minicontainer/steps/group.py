@@ -1,0 +1,350 @@
+"""Control groups: processes held together, so that they can be counted, limited, frozen and killed as one.
+
+cgroups(7), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ in the kernel's tree. A group is a directory: mkdir
+makes it, writing a pid into its ``cgroup.procs`` moves a process there, a limit is a file, rmdir removes it. On v2 that
+is one directory, in which a controller works once ``cgroup.subtree_control`` above it says so; on v1 one in the tree of
+each controller. All our groups lie below one of ours, ``minicontainer``; the host's own groups are never touched.
+
+What a group does to the processes in it is told in `memory`, `cpu`, `freezer`, `pids`, `io`, `devices`, `packets`,
+`events` and `scarce`, a file for each family of controllers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from minicontainer.linux import in_user_namespace, mount, umount2
+from minicontainer.linux.cgroups import (
+    BUILT_IN,
+    CONTROLLERS,
+    SUCCESSOR,
+    Hierarchy,
+    hierarchies,
+    hierarchy_of,
+    missing,
+    mountable,
+    read,
+    write,
+)
+from minicontainer.record import Record
+
+PARENT = "minicontainer"
+MOUNTS = "/run/minicontainer/cgroup"
+"""Where we mount a v1 controller that is in no tree, such as net_cls: in a place of ours, never over the host's."""
+
+DELEGATED = ("", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks")
+"""What a group's user must own to make groups below it; its limits, which they must not lift, are not among it."""
+
+
+class Group(Record):
+    """One control group: ``version, directory = group["memory"]``."""
+
+    name: str
+    """Its path below PARENT."""
+    places: Mapping[str, tuple[int, str]]
+    """Controller, by its v1 name → (1 or 2, its directory). On v2 every controller has the same directory."""
+
+    def __getitem__(self, controller: str) -> tuple[int, str]:
+        if controller not in self.places:
+            raise LimitUnavailable(
+                errno.ENODEV, f"the {controller} controller cannot be used here: {missing(controller)}"
+            )
+        return self.places[controller]
+
+    def __contains__(self, controller: str) -> bool:
+        return controller in self.places
+
+    @property
+    def directories(self) -> list[str]:
+        """Every directory of the group, each once."""
+        return list(dict.fromkeys(directory for _, directory in self.places.values()))
+
+    def without(self, directories: Sequence[str]) -> Group:
+        """The same group, but for these directories."""
+        return Group(self.name, {one: place for one, place in self.places.items() if place[1] not in directories})
+
+    @property
+    def unified(self) -> str | None:
+        """Its directory in the v2 tree, if it has one."""
+        return next((directory for version, directory in self.places.values() if version == 2), None)
+
+
+class LimitUnavailable(OSError):
+    """A group or a limit that cannot be had; the text says which file refused which value, and what would work."""
+
+
+def create_group(name: str, needed: Sequence[str], also: Sequence[str] = ()) -> Group:
+    """Make the control group `name`, with these controllers (v1 names), in each tree that has one of them.
+
+    Without one of `needed` there is no group; those of `also` are taken where they can be had. A controller that is in
+    no tree is mounted, in MOUNTS. Raises LimitUnavailable; nothing is left behind then.
+    """
+    trees, places = hierarchies(), dict[str, tuple[int, str]]()
+    try:
+        for controller in (*needed, *also):
+            ours_to_mount = os.geteuid() == 0 and not in_user_namespace() and hierarchy_of(controller, trees) is None
+            if ours_to_mount and (together := mountable(controller)):
+                trees.append(Hierarchy(1, f"{MOUNTS}/{','.join(together)}", together))
+        for tree in trees:
+            mine = [one for one in (*needed, *also) if one not in places and tree.has(one)]
+            if not mine:
+                continue
+            try:
+                directory = (_make_in_mount_of_ours if _is_ours(tree) else _make)(tree, mine, name)
+            except OSError as error:
+                if not set(mine) & set(needed):
+                    continue
+                raise LimitUnavailable(error.errno, error.strerror or str(error)) from None
+            places |= dict.fromkeys(mine, (tree.version, directory))
+        group = Group(name, places)
+        for controller in needed:
+            group[controller]  # raises, where no tree has it
+        return group
+    except BaseException:
+        remove_group(Group(name, places))
+        raise
+
+
+def enter_group(group: Group, pid: int) -> None:
+    """Put the process `pid`, and with it every process that it starts from now on, into the group.
+
+    Raises LimitUnavailable: EACCES (v2: not ours to move), ENOSPC (v1: a cpuset without processors), EAGAIN (pids).
+    """
+    for directory in group.directories:
+        control(f"{directory}/cgroup.procs", pid)
+
+
+def delegate_group(group: Group, uid: int, gid: int) -> None:
+    """Let this user, root of a user namespace say, make and fill groups below this one, and not lift its limits.
+
+    Documentation/admin-guide/cgroup-v2.rst, "Delegation". Raises OSError: EPERM (needs CAP_CHOWN).
+    """
+    for directory in group.directories:
+        for file in DELEGATED:
+            with contextlib.suppress(FileNotFoundError):  # each version has some of them
+                os.chown(f"{directory}/{file}", uid, gid)
+
+
+def remove_group(group: Group) -> None:
+    """Kill what is still in the group, and remove it, in every tree. What is gone already is no error.
+
+    A process leaves its group some moments after its death was seen by its parent; rmdir(2) says EBUSY until then.
+    """
+    version, freezer = group.places.get("freezer", (0, ""))
+    # On v1, what is frozen does not even die before it is thawed: that tree goes first.
+    for directory in sorted(group.directories, key=lambda directory: version == 1 and directory != freezer):
+        _remove(directory)
+        _remove_empty(os.path.dirname(directory))
+
+
+def find_group(name: str, trees: Sequence[Hierarchy] | None = None) -> Group:
+    """The group `name` as it is on disk now, in whichever trees: for whoever did not make it, or forgot how."""
+    places = dict[str, tuple[int, str]]()
+    for tree in hierarchies() if trees is None else trees:
+        directory = f"{tree.home()}/{PARENT}/{name}"
+        if os.path.isdir(directory):
+            for controller in CONTROLLERS:
+                if tree.has(controller):
+                    places.setdefault(controller, (tree.version, directory))
+    return Group(name, places)
+
+
+def list_groups() -> list[str]:
+    """The names of all groups of ours, in any tree, each after the one above it; "" is PARENT itself."""
+    found = set[str]()
+    for tree in hierarchies():
+        top = f"{tree.home()}/{PARENT}"
+        found |= {directory.removeprefix(top).lstrip("/") for directory, _, _ in os.walk(top)}
+    return sorted(found)
+
+
+def remove_empty_groups() -> None:
+    """Remove the groups of ours that only held others, and mounts of ours that nobody uses.
+
+    `remove_group` does it for its own; this is for those whose maker was killed half-way.
+    """
+    for tree in hierarchies():
+        for directory, _, _ in os.walk(f"{tree.home()}/{PARENT}", topdown=False):
+            _remove_empty(directory)
+    if os.path.isdir(MOUNTS):
+        for name in os.listdir(MOUNTS):
+            _unmount(f"{MOUNTS}/{name}")
+
+
+def control(file: str, value: object, advice: str = "") -> None:
+    """Write a control file. Raises LimitUnavailable, which says what was refused and, with `advice`, what would work.
+
+    FileNotFoundError says that the whole group is not there.
+    """
+    try:
+        write(file, value)
+    except OSError as error:
+        told = error.strerror or str(error)
+        if error.errno == errno.ENOENT:
+            if not os.path.isdir(os.path.dirname(file)):
+                raise  # the group itself has gone
+            told = f"{file} is not there: this kernel does not have that limit"
+        elif error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
+            told += "; it takes root, or a group that was delegated to you (systemd-run --user --scope -p Delegate=yes)"
+        elif error.errno == errno.EROFS:
+            told += "; that tree is mounted read-only"
+        elif advice:
+            told += f"; {advice}"
+        raise LimitUnavailable(error.errno, told) from None
+
+
+def _make(tree: Hierarchy, controllers: Sequence[str], name: str) -> str:
+    """The group's directory in one tree, with the directories above it down from the caller's home in the tree."""
+    home = tree.home()
+    wanted = [f"+{SUCCESSOR.get(one, one)}" for one in controllers if one not in BUILT_IN and tree.version == 2]
+    switches = " ".join(wanted)
+    while True:
+        directory = home
+        try:
+            for part in (PARENT, *name.split("/")):
+                if switches:
+                    control(f"{directory}/cgroup.subtree_control", switches, _no_internal_processes(directory))
+                directory = f"{directory}/{part}"
+                _mkdir(directory)
+                if tree.version == 1 and "cpuset" in tree.controllers:
+                    _inherit_cpuset(directory)
+            return directory
+        except FileNotFoundError:
+            if not os.path.isdir(home):
+                raise
+            # Somebody has just removed the last group in there, and with it the one above: begin again.
+        except OSError:
+            _remove_empty(directory)
+            raise
+
+
+def _mkdir(directory: str) -> None:
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, error.errno)
+        advice = {
+            errno.EACCES: "it takes root, or a group that was delegated to you",
+            errno.EROFS: "that tree is mounted read-only",
+        }.get(error.errno or 0, "")
+        told = f'mkdir("{directory}"): {name} ({error.strerror})' + (f"; {advice}" if advice else "")
+        raise LimitUnavailable(error.errno, told) from None
+
+
+def _inherit_cpuset(directory: str) -> None:
+    """v1 begins every cpuset empty, and lets no process enter an empty one: take over what the group above has."""
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        with contextlib.suppress(FileNotFoundError):
+            if not read(f"{directory}/{file}"):
+                control(f"{directory}/{file}", read(f"{os.path.dirname(directory)}/{file}"))
+
+
+def _no_internal_processes(directory: str) -> str:
+    return (
+        f"v2 lets a group have either processes or groups with controllers; move the processes of {directory} into a "
+        f"group below it"
+    )
+
+
+def _remove(directory: str) -> None:
+    deadline = time.monotonic() + 10  # s; a process in uninterruptible sleep cannot be killed, only waited for
+    while True:
+        try:
+            os.rmdir(directory)
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        with contextlib.suppress(FileNotFoundError):  # it goes while we look
+            for pidfd in _kill(directory):
+                select.select([pidfd], [], [], 1)
+                os.close(pidfd)
+            with os.scandir(directory) as entries:  # groups that were made inside
+                for entry in entries:
+                    if entry.is_dir():
+                        _remove(entry.path)
+
+
+def _kill(directory: str) -> list[int]:
+    """SIGKILL to everything in the group; returns pidfds, which become readable as the processes end."""
+    pidfds = []
+    for pid in map(int, read(f"{directory}/cgroup.procs").split()):
+        with contextlib.suppress(ProcessLookupError):
+            pidfds.append(os.pidfd_open(pid))
+            signal.pidfd_send_signal(pidfds[-1], signal.SIGKILL)
+    if pidfds and os.path.exists(state := f"{directory}/freezer.state"):
+        write(state, "THAWED")  # on v1, what is frozen does not even die
+    return pidfds
+
+
+def _remove_empty(directory: str) -> None:
+    """Remove a group of ours that holds nothing any more, and those above it, up to PARENT."""
+    with contextlib.suppress(OSError):  # EBUSY: it does hold something
+        while os.path.basename(directory) != PARENT:
+            os.rmdir(directory)
+            directory = os.path.dirname(directory)
+        os.rmdir(directory)
+        if os.path.dirname(directory).startswith(f"{MOUNTS}/"):
+            _unmount(os.path.dirname(directory))
+
+
+def _is_ours(tree: Hierarchy) -> bool:
+    return tree.mountpoint.startswith(f"{MOUNTS}/")
+
+
+def _make_in_mount_of_ours(tree: Hierarchy, controllers: Sequence[str], name: str) -> str:
+    """As `_make`, in a tree that is mounted for it, unless it is mounted already."""
+    with _mounts_locked():
+        os.makedirs(tree.mountpoint, exist_ok=True)
+        try:
+            if not os.path.ismount(tree.mountpoint):
+                mount("cgroup", tree.mountpoint, "cgroup", 0, ",".join(tree.controllers))
+            return _make(tree, controllers, name)
+        except OSError:
+            if not os.path.isdir(f"{tree.mountpoint}/{PARENT}"):
+                _take_down(tree.mountpoint)
+            raise
+
+
+def _unmount(mountpoint: str) -> None:
+    with _mounts_locked():
+        if not os.path.isdir(f"{mountpoint}/{PARENT}"):
+            _take_down(mountpoint)
+    with contextlib.suppress(OSError):
+        os.rmdir(MOUNTS)
+        os.rmdir(os.path.dirname(MOUNTS))
+
+
+def _take_down(mountpoint: str) -> None:
+    with contextlib.suppress(OSError):  # EINVAL: it never was one; EBUSY: somebody looks around in there
+        umount2(mountpoint)
+    with contextlib.suppress(OSError):
+        os.rmdir(mountpoint)
+
+
+@contextlib.contextmanager
+def _mounts_locked() -> Iterator[None]:
+    """One at a time: a directory must not be made where a mount has just been taken away."""
+    while True:
+        os.makedirs(MOUNTS, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+            break
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
