@@ -56,12 +56,18 @@ class Command:
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            self.put_down(process)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+
+    def put_down(self, process: subprocess.Popen[Any]) -> None:
+        """Kill it if it still runs, and put right what it could not."""
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+            self("system", "repair")
+        process.wait()
 
     def containers(self) -> list[str]:
         """What is left below the state directory of containers: directories and names."""

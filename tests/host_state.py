@@ -35,8 +35,8 @@ STATE = (Path("/var/lib/minicontainer"), Path("/run/minicontainer"))
 SYSCTL = Path("/proc/sys/kernel")
 PR_SET_CHILD_SUBREAPER = 36
 TICK = 0.01  # s; there is no event for "a mount has gone", so we look again
-SLOWER = float(os.environ.get("LAB_PATIENCE", "1"))  # what every limit here is multiplied by: an emulated machine is slow
-PATIENCE = 5 * SLOWER  # s, for what the kernel does in the background: a control group is empty some moments after a death
+SLOWER = float(os.environ.get("LAB_PATIENCE", "1"))  # times every limit here, for machines that are emulated
+PATIENCE = 5 * SLOWER  # s, for what the kernel does in the background: a group is empty some moments after a death
 
 LONGEST = round(90 * SLOWER)  # s, for one test: a hang is a failure with a name, and not a session that never ends
 

@@ -2,9 +2,9 @@
 
     python -m vm.guest_tests [ARGUMENTS OF PYTEST]      (make test-v2 ARGS=…)
 
-LAB_CGROUP=v2 (the default), v1 or hybrid says how the guest mounts its control groups. The checkout goes into the guest as it
-is, uncommitted changes and all; pytest's output comes out while it is written, the JUnit report is build/junit-VERSION.xml,
-and the exit status is pytest's. All that the guest writes to is thrown away, and it has no network.
+LAB_CGROUP=v2 (the default), v1 or hybrid says how the guest mounts its control groups. The checkout goes into the guest
+as it is, uncommitted changes and all; pytest's output comes out while it is written, the JUnit report is
+build/junit-VERSION.xml, and the exit status is pytest's. What the guest writes is thrown away, and it has no network.
 
 Beside this file: root_disk.py makes the disk that it boots from, guest.sh is its first process.
 """
@@ -46,8 +46,10 @@ LABS_DEADLINE = 100  # s, ten times the usual, since TCG is ten times as slow; t
 LAB_PATIENCE = 4  # times the limits of the tests: it is more than they need, and a hang has its name before LIMIT
 SPARE_DISKS = {"disk": 128 << 20, "swap": 256 << 20}  # bytes; guest.sh gives them their names in the environment
 
-QEMU = ("qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-smp", str(PROCESSORS))
-QEMU += ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none")
+QEMU = ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-smp", str(PROCESSORS)]
+QEMU += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]
+KERNEL = "root=/dev/vda rw init=/usr/sbin/guest console=ttyS0 quiet panic=-1 swapaccount=1 cgroup_enable=memory"
+"""The kernel's command line. Memory control groups are on by default in Debian's, and not in everybody's."""
 ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
 
 
@@ -72,8 +74,8 @@ class Clock:
         self._start = time.monotonic()
 
     def left(self) -> float:
-        """Seconds; at least a little, so that the caller's own time limit is what reports it."""
-        return max(0.1, self._start + self._limit - time.monotonic())
+        """Seconds; 0 when it is over."""
+        return max(0.0, self._start + self._limit - time.monotonic())
 
 
 def say(text: str) -> None:
@@ -83,7 +85,6 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str], variables: Mapping[str, str] = os.environ) -> int:
     """Run the tests. Returns pytest's exit status, or 2 when it could not be run, after a line that says why."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as on ^C: through every `finally`
     world = variables.get("LAB_CGROUP") or WORLDS[0]
     report = ROOT / "build" / f"junit-{world}.xml"
     try:
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str] = os.environ) ->
         root_disk.require(["qemu-system-x86_64", "setpriv", "git"])
         report.unlink(missing_ok=True)
         result = run(world, arguments, root_disk.cache_directory(variables))
-    except (Unavailable, DidNotBoot) as error:
+    except (Unavailable, DidNotBoot, OSError) as error:
         print(f"test-v2: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -160,7 +161,7 @@ def probe(disk: Disk, work: Path) -> str:
     console, words = work / "probe", "console=ttyS0 panic=-1"
     line = [*QEMU, "-accel", "kvm", "-m", "256", "-kernel", str(disk.kernel), "-append", words]
     line += ["-serial", f"file:{console}"]
-    reason = "no /dev/kvm"
+    reason = "there is no /dev/kvm that we may use"
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         start = time.monotonic()
         with started(line, work) as process:
@@ -217,14 +218,13 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def machine(disk: Disk, work: Path, accelerator: str) -> list[str]:
-    """The command line of the guest. In `work` are checkout.tar and the spare disks, and it writes console and results there.
+    """The command line of the guest. From `work` it takes checkout.tar and the spare disks, there it leaves its results.
 
     The disks are, in this order, /dev/vda to vdd. Two ports of a virtio console take what the tests bring out, since a
     serial line is slow: the first is this command's standard output, the second the file of results.
     """
     line = [*QEMU, "-accel", ACCELERATORS[accelerator], "-m", str(MEMORY)]
-    line += ["-kernel", str(disk.kernel), "-initrd", str(disk.initrd)]
-    line += ["-append", "root=/dev/vda rw init=/usr/sbin/guest console=ttyS0 quiet panic=-1 swapaccount=1 cgroup_enable=memory"]
+    line += ["-kernel", str(disk.kernel), "-initrd", str(disk.initrd), "-append", KERNEL]
     line += ["-serial", f"file:{work / 'console'}", "-device", "virtio-serial-pci"]
     line += ["-chardev", "file,id=output,path=/dev/stdout", "-device", "virtserialport,nr=1,chardev=output"]
     line += ["-chardev", f"file,id=results,path={work / 'results'}", "-device", "virtserialport,nr=2,chardev=results"]
@@ -237,11 +237,12 @@ def machine(disk: Disk, work: Path, accelerator: str) -> list[str]:
 
 @contextlib.contextmanager
 def started(line: Sequence[str], work: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """QEMU, which is gone at the end of the block, and also when this process is killed. What it says goes to `errors`."""
+    """QEMU, which is gone at the end of the block, and also when we are killed. What it says goes to `errors`."""
     with (work / "errors").open("wb") as errors:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *line],
             env={**root_disk.environment(), "TMPDIR": str(work)},
+            cwd=work,  # where it would dump core, as it does on some hosts with KVM
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
         )  # fmt: skip
     with process:
@@ -272,12 +273,11 @@ def watch(command: Sequence[str], work: Path, clock: Clock) -> Result:
             heading += byte
         say(f"guest: {heading.decode().strip()}; up in {time.monotonic() - begin:.1f} s")
         while True:
-            if not selector.select(clock.left()):
-                raise Unavailable(f"the guest was killed, all {LIMIT // 60} minutes were over")
+            left = clock.left()
+            if not left or not selector.select(left):
+                raise Unavailable(f"the guest was killed in the midst of its tests: all {LIMIT // 60} minutes are over")
             if not (output := os.read(process.stdout.fileno(), 1 << 16)):
                 break
-            if clock.left() < 1:
-                raise Unavailable(f"the guest was killed, all {LIMIT // 60} minutes were over")
             sys.stdout.buffer.write(output)
             sys.stdout.flush()
     return unpacked(work)
@@ -301,8 +301,10 @@ def unpacked(work: Path) -> Result:
 def _console(work: Path) -> str:
     """The end of what the guest's kernel and QEMU said."""
     said = [root_disk.last_words(work / name, 8) for name in ("console", "errors") if (work / name).exists()]
-    return " / ".join(words for words in said if words != "it said nothing") or "its console is empty"
+    return " / ".join(words for words in said if words != root_disk.SILENCE) or root_disk.SILENCE
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as on ^C: through every `finally`
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

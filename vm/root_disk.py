@@ -6,6 +6,7 @@ mke2fs(8). Nothing is mounted where the host could see it, and no loop device is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -86,6 +87,9 @@ PACKAGE_OF = {
 }
 
 
+SILENCE = "it said nothing"
+
+
 class Unavailable(Exception):
     """The guest cannot be had on this machine, or not today; the message is one line that says why."""
 
@@ -125,9 +129,8 @@ def require(tools: Iterable[str]) -> None:
     """
     for tool in tools:
         if shutil.which(tool, path=environment()["PATH"]) is None:
-            raise Unavailable(
-                f"no {tool} in PATH; as root: apt-get install --no-install-recommends {PACKAGE_OF[tool]}, or vm/provision.sh"
-            )
+            how = f"apt-get install --no-install-recommends {PACKAGE_OF[tool]}"
+            raise Unavailable(f"no {tool} in PATH; as root: {how}, or vm/provision.sh for everything")
 
 
 def suite() -> str:
@@ -155,8 +158,8 @@ def find(cache: Path, name: str) -> Disk | None:
 def build(cache: Path, name: str, release: str, timeout: float) -> Disk:
     """Make the disk, and let it take the place of all others in the cache.
 
-    Only when it is complete it gets its name. The place where it is made is not the cache, because to an ordinary user's
-    mmdebstrap, which is root in a user namespace, that user's home may be closed.
+    Only when it is complete it gets its name. The place where it is made is not the cache, because to an ordinary
+    user's mmdebstrap, which is root in a user namespace, that user's home may be closed.
 
     Args:
         cache: the directory of disks. Only one process at a time may be in here.
@@ -174,15 +177,20 @@ def build(cache: Path, name: str, release: str, timeout: float) -> Disk:
     for stale in cache.iterdir():
         if stale.is_dir():
             shutil.rmtree(stale)
-    with tempfile.TemporaryDirectory(prefix="minicontainer-vm-") as temporary:
+    unfinished = cache / f"{name}.unfinished"
+    with tempfile.TemporaryDirectory(prefix="minicontainer-vm-", ignore_cleanup_errors=True) as temporary:
         out = Path(temporary)
         out.chmod(0o777)  # the root of that user namespace writes here
         _make(out, release, timeout)
-        unfinished = cache / f"{name}.unfinished"
         unfinished.mkdir()
-        files = [str(out / file) for file in ("kernel", "initrd", "root.ext4")]
-        subprocess.run(["cp", "--sparse=always", *files, str(unfinished)], check=True)
-    unfinished.rename(cache / name)
+        try:
+            files = [str(out / file) for file in ("kernel", "initrd", "root.ext4")]
+            copied = subprocess.run(["cp", "--sparse=always", *files, str(unfinished)], capture_output=True, text=True)
+            if copied.returncode != 0:
+                raise Unavailable(f"the root disk does not go into its cache: {copied.stderr.strip()}")
+            unfinished.rename(cache / name)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return Disk(cache / name)
 
 
@@ -213,11 +221,18 @@ def _make(out: Path, release: str, timeout: float) -> None:
             except subprocess.TimeoutExpired:
                 raise Unavailable(f"the root disk was not built within {timeout:.0f} s: {last_words(log)}") from None
             finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGTERM)
-                    process.wait()
+                _end(process)
             if status != 0:
                 raise Unavailable(f"{Path(command[0]).name} could not make the root disk: {last_words(log)}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a builder that still runs: first so that it can clear away, and then for good."""
+    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, None)):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
 
 
 def _archives(release: str) -> Iterable[str]:
@@ -241,9 +256,10 @@ def _settings() -> Iterable[str]:
 
 
 def last_words(log: Path, count: int = 3) -> str:
-    """The last lines of a program's output, in one line; its errors rather, where it marks them as mmdebstrap and apt do."""
+    """The end of a program's output in one line: its last errors, where they are marked as apt and pip do."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return " / ".join(([line for line in lines if line.startswith(("E:", "ERROR:"))] or lines)[-count:]) or "it said nothing"
+    errors = [line for line in lines if line.startswith(("E:", "ERROR:"))]
+    return " / ".join((errors or lines)[-count:]) or SILENCE
 
 
 def cache_directory(variables: Mapping[str, str]) -> Path:

@@ -33,6 +33,8 @@ def accompany(running: Running, interrupts: int | None = None) -> None:
     stdin = 0
     with Raw(stdin):
         relay = Relay(running.console, stdin, 1)
+        if os.isatty(stdin):
+            copy_size(stdin, running.console)  # as it is now: it may have changed while the container was born
         try:
             _watch(running, interrupts, relay)
         finally:

@@ -13,7 +13,7 @@ from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.images.busybox import busybox_image
 from minicontainer.images.errors import ImageError
-from minicontainer.linux import Namespace, thread_count
+from minicontainer.linux import Namespace, in_user_namespace, thread_count
 from minicontainer.linux.cgroups import hierarchies
 from minicontainer.record import Record
 from minicontainer.runtime.birth import Running, start
@@ -336,7 +336,7 @@ class Engine:
             uid_mappings=uids,
             gid_mappings=gids,
             mounts=mounts,
-            limits=config.limits if config.limits.devices or os.geteuid() != 0 else config.limits.replace(devices=()),
+            limits=_guarded(config.limits),
             group=config.group,
             controllers=EVERYDAY,
             reaper=config.reaper,
@@ -393,6 +393,11 @@ class Engine:
             self.store.set_state(config.id, State("exited", exit_code=status, oom_killed=oom_killed))
         self.store.leave(config.id, status)
         return Result(status, oom_killed=oom_killed)
+
+
+def _guarded(wanted: Limits) -> Limits:
+    """The limits, with a guard on devices where it can be had: root of a user namespace has no mknod(2)."""
+    return wanted if wanted.devices or os.geteuid() != 0 or in_user_namespace() else wanted.replace(devices=())
 
 
 def _console_size() -> tuple[int, int] | None:

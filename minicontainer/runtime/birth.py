@@ -159,7 +159,7 @@ def _spawn(
 
 def _accompany(channel: Channel, interrupts: int | None) -> int | None:
     """Give init the word to begin, and listen until the program has been started; returns the terminal's master."""
-    console, ready = None, False
+    console, started, ready = None, False, False
     with contextlib.suppress(BrokenPipeError):  # an init that is dead already is seen below
         channel.send("go")
     poll = select.poll()
@@ -168,8 +168,11 @@ def _accompany(channel: Channel, interrupts: int | None) -> int | None:
             poll.register(fd, select.POLLIN)
     try:
         while True:
-            if any(fd == interrupts for fd, _ in poll.poll()) and interrupts is not None:
-                raise Interrupted(os.read(interrupts, 128)[0])
+            readable = {fd for fd, _ in poll.poll()}
+            if interrupts in readable and channel.fileno() not in readable and not started:
+                if (number := os.read(interrupts, 128)[0]) != signal.SIGWINCH:  # the terminal's size is copied later
+                    raise Interrupted(number)
+                continue
             word, details = channel.receive()
             if word == "error":
                 raise explain(details)
@@ -177,6 +180,10 @@ def _accompany(channel: Channel, interrupts: int | None) -> int | None:
                 console = channel.receive_file()
             if not word:  # end-of-file: the program has replaced init's copy of us, or init is dead
                 break
+            if word in ("starting", "ready") and not started:
+                started = True  # from here on, a signal is meant for the program: it stays where it is until we return
+                if interrupts is not None:
+                    poll.unregister(interrupts)
             ready = ready or word == "ready"
         if not ready:
             raise StartError("the container's process 1 ended before it had started the program", errno=errno.ECHILD)
@@ -231,6 +238,7 @@ def _init(spec: Spec, steps: Steps, channel: Channel, callers: Channel, sources:
             channel.send_file(console.master)
             os.close(console.master)
         program.arrange(spec.process, console, stdio, channel)
+        channel.send("starting")
         if spec.reaper:
             child = program.spawn(spec.process, console)
             channel.send("ready")

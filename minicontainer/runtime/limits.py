@@ -53,7 +53,8 @@ class Limits(Record):
     io_rates: Sequence[tuple[str, str, int]] = ()
     """(device as major:minor, one of `steps.io.RATES`, how much a second)."""
     devices: Sequence[Rule] | None = None
-    """Devices that may be used beside EVERY_CONTAINER; None: all there are."""
+    """Devices that may be used beside EVERY_CONTAINER; None: all there are. Without any, it is a precaution, taken
+    where it can be."""
     huge_pages: Sequence[tuple[str, int]] = ()
     """(size such as 2MB, bytes)."""
     rdma: Sequence[tuple[str, int, int]] = ()
@@ -79,7 +80,7 @@ class Limits(Record):
             "pids": (self.pids,),
             "cpuset": (self.cpuset_cpus, self.cpuset_mems),
             "blkio": (self.blkio_weight, self.io_rates or None),
-            "devices": (self.devices,),
+            "devices": (self.devices or None,),
             "hugetlb": (self.huge_pages or None,),
             "rdma": (self.rdma or None,),
             "misc": (self.misc or None,),
@@ -118,7 +119,7 @@ def apply(limits: Limits, group: Group, steps: Steps) -> None:
         steps.weigh_io(group, limits.blkio_weight)
     for device, name, rate in limits.io_rates:
         steps.limit_io(group, device, **{name: rate})
-    if limits.devices is not None:
+    if limits.devices or (limits.devices is not None and "devices" in group):
         steps.allow_devices(group, [*EVERY_CONTAINER, *limits.devices])
     for size, most in limits.huge_pages:
         steps.limit_huge_pages(group, size, most)

@@ -52,6 +52,7 @@ EVERY_CONTAINER: Sequence[Rule] = (
 """The devices of `mount.mount_proc_and_dev`, and terminals."""
 
 ALLOWED, REFUSED = 1, 0
+RIGHTS = "device rules take CAP_SYS_ADMIN outside of any user namespace: run it as root, with all of root's rights"
 
 
 def allow_devices(group: Group, rules: Sequence[Rule]) -> None:
@@ -61,7 +62,7 @@ def allow_devices(group: Group, rules: Sequence[Rule]) -> None:
     """
     version, directory = group["devices"]
     if version == 1:
-        control(f"{directory}/devices.deny", "a")
+        control(f"{directory}/devices.deny", "a", RIGHTS)
         for kind, major, minor, access in rules:
             numbers = ":".join("*" if number is None else str(number) for number in (major, minor))
             control(f"{directory}/devices.allow", f"{kind} {numbers} {access}", "write it as in: c 1:3 rwm")
@@ -75,9 +76,7 @@ def allow_devices(group: Group, rules: Sequence[Rule]) -> None:
         for before in opened[1:-1]:  # they would all have to allow it; and at no moment shall there be none
             prog_detach(fd, before, BPF_CGROUP_DEVICE)
     except OSError as error:
-        raise LimitUnavailable(
-            error.errno, f"{error.strerror}; device rules of {directory} take CAP_BPF and CAP_NET_ADMIN, as root has"
-        ) from None
+        raise LimitUnavailable(error.errno, f"{error.strerror}; {RIGHTS}") from None
     finally:
         for one in opened:
             os.close(one)

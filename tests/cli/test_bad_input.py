@@ -62,7 +62,7 @@ Bad = Callable[..., str]
         (125, ["run", "--rm", "-m", "0", "busybox", "true"], "memory"),
         (125, ["run", "--rm", "--cpus", "nan", "busybox", "true"], "processors"),
         (125, ["run", "--rm", "--cpus", "x", "busybox", "true"], "--cpus"),
-        (125, ["run", "--rm", "--pids-limit", "-1", "busybox", "true"], "processes"),
+        (125, ["run", "--rm", "--pids-limit", "-2", "busybox", "true"], "processes"),
         (125, ["run", "--nonsense", "busybox", "true"], "--help"),
         (125, ["nonsense"], "nonsense"),
         (125, ["run", "--rm", "-it", "busybox", "sh"], "terminal"),

@@ -148,7 +148,7 @@ def test_orphans_signals_and_volumes(tmp_path: Path) -> None:
 def test_a_limit_that_it_may_not_set_is_told(tmp_path: Path, host_unchanged: HostUnchanged) -> None:
     with host_unchanged():
         done = rootless(tmp_path, "run", "--rm", "-m", "64m", "busybox", "true")
-    assert done.returncode == 125 and "limits." in one_line(done.stderr)
+    assert done.returncode == 125 and "delegated" in one_line(done.stderr)
     assert left(tmp_path) == []
 
 

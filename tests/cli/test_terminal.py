@@ -86,9 +86,7 @@ def terminal(minicontainer: Command, *arguments: str) -> Iterator[Terminal]:
     try:
         yield window
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+        minicontainer.put_down(process)
         os.close(slave)
         with contextlib.suppress(OSError):
             os.close(window.master)
@@ -132,7 +130,7 @@ def test_the_window_size_passes_and_changes(minicontainer: Command) -> None:
 def test_control_c_reaches_the_program_and_not_us(minicontainer: Command) -> None:
     with terminal(minicontainer, *SHELL) as window:
         window.expect(r"# ")
-        window.type("trap 'echo cau''ght' INT; echo re''ady; sleep 600\r")
+        window.type("trap 'echo cau''ght; s=1' INT; echo re''ady; until [ $s ]; do sleep 1; done\r")
         window.expect(r"ready\r\n")
         window.type("\x03")
         window.expect(r"caught\r\n")

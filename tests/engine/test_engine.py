@@ -14,7 +14,7 @@ import pytest
 from minicontainer.engine import Engine, EngineError
 from minicontainer.linux import Namespace
 from minicontainer.runtime.errors import StartError
-from minicontainer.steps.limits import Limits
+from minicontainer.runtime.limits import Limits
 from tests.command import DEADLINE, Command, line_of, needs_root, wait_until
 
 pytestmark = needs_root
@@ -94,7 +94,7 @@ def test_the_states_of_a_life(engine: Engine) -> None:
     assert engine.state(config).status == "created"
     running = engine.start(config)
     assert engine.store.state(config.id).status == "running"
-    assert engine.attend(config, running) == 9
+    assert engine.attend(config, running).status == 9
     assert (engine.state(config).status, engine.state(config).exit_code) == ("exited", 9)
     assert engine.wait(config) == 9
     engine.remove(config)
@@ -120,7 +120,7 @@ def test_what_runs_cannot_be_started_or_removed(engine: Engine) -> None:
     with pytest.raises(EngineError, match="runs; stop it first"):
         engine.remove(config)
     with subprocess.Popen(Command(Path(engine.store.root)).line("rm", "-f", "alpha"), stdout=-1, text=True) as removal:
-        assert engine.attend(config, running) == 137
+        assert engine.attend(config, running).status == 137
         assert removal.communicate(timeout=DEADLINE) == ("alpha\n", None)
     assert left(engine) == []
 
@@ -129,7 +129,7 @@ def test_who_watches_a_container_can_remove_it(engine: Engine) -> None:
     config = engine.create("busybox", ["sleep", "600"], name="alpha")
     running = engine.start(config)
     engine.remove(config, force=True)
-    assert engine.attend(config, running) == 137
+    assert engine.attend(config, running).status == 137
     assert left(engine) == []
 
 
@@ -173,9 +173,9 @@ def test_run_that_fails_leaves_nothing(engine: Engine) -> None:
         ("busybox", ["true"], {"limits": Limits(cpus=-1.0)}, "processors"),
         ("busybox", ["true"], {"limits": Limits(cpus=0.0)}, "processors"),
         ("busybox", ["true"], {"limits": Limits(memory=0)}, "memory"),
-        ("busybox", ["true"], {"limits": Limits(memory=-1)}, "memory"),
+        ("busybox", ["true"], {"limits": Limits(memory=-2)}, "memory"),
         ("busybox", ["true"], {"limits": Limits(pids=0)}, "processes"),
-        ("busybox", ["true"], {"limits": Limits(pids=-1)}, "processes"),
+        ("busybox", ["true"], {"limits": Limits(pids=-2)}, "processes"),
     ],
 )
 def test_bad_wishes_are_refused_and_leave_nothing(

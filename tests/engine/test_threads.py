@@ -22,7 +22,7 @@ import os, signal, sys, threading
 from minicontainer.engine import Engine, EngineError
 from minicontainer.linux import Namespace
 from minicontainer.runtime.errors import StartError
-from minicontainer.steps.limits import Limits
+from minicontainer.runtime.limits import Limits
 
 quiet = threading.Event()
 threading.Thread(target=quiet.wait, daemon=True).start()  # one is enough to make fork and unshare dangerous

@@ -411,7 +411,7 @@ def test_a_short_path_costs_no_shell() -> None:
 
 
 @pytest.mark.parametrize("failing", ["", "test", "v2", "v1"])
-def test_ci_runs_the_suite_here_and_in_a_guest_of_each_kind_and_forgets_no_failure(tmp_path: Path, failing: str) -> None:
+def test_ci_runs_the_suite_here_and_in_two_guests_and_forgets_no_failure(tmp_path: Path, failing: str) -> None:
     """In the root of the checkout; one that fails does not keep the others from running."""
     program = """
     world=${LAB_CGROUP-v2}

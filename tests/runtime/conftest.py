@@ -82,7 +82,8 @@ class Nursery:
         os.close(running.pidfd)
         if running.console is not None:
             os.close(running.console)
-        Steps().remove_group(running.group)
+        if running.group:
+            Steps().remove_group(running.group)
         return status
 
     def end(self, running: Running) -> int:

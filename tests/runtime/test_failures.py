@@ -15,9 +15,9 @@ import pytest
 from minicontainer import linux
 from minicontainer.linux import Namespace
 from minicontainer.runtime.errors import Interrupted, StartError
+from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import Directory, Mount
 from minicontainer.steps import Steps
-from minicontainer.steps.limits import Limits
 from tests.command import needs_root
 from tests.runtime.conftest import Nursery, with_exercise
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from minicontainer.linux import Namespace
+from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import Directory, Mount, Scratch
-from minicontainer.steps.limits import Limits
 from tests.command import DEADLINE, needs_root, wait_until
 from tests.host_state import children
 from tests.runtime.conftest import ALL, Nursery
@@ -423,9 +423,9 @@ def test_a_fork_bomb_meets_its_bound(nursery: Nursery) -> None:
 @needs_memory
 def test_its_group_is_gone_with_it(nursery: Nursery) -> None:
     running = nursery.start("sleep", "600", limits=Limits(memory=64 << 20, cpus=0.5, pids=10))
-    assert len(running.group) >= 1
-    for directory in running.group:
+    assert running.group
+    groups = running.group.directories
+    for directory in groups:
         assert str(running.pid) in Path(directory, "cgroup.procs").read_text().split()
-    groups = running.group
     nursery.end(running)
-    assert not any(map(os.path.exists, groups))
+    assert groups and not any(map(os.path.exists, groups))
