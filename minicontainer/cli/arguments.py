@@ -118,7 +118,7 @@ def _update(parser: Parser) -> None:
 
 def _stats(parser: Parser) -> None:
     parser.add_argument("--no-stream", action="store_true", help="one look, and not one every second")
-    parser.add_argument("--json", action="store_true", help="for programs: a list, a line for each look")
+    parser.add_argument("--json", action="store_true", help="for programs: one look")
     parser.add_argument("containers", nargs="*", metavar="CONTAINER", help="those only (all that run, unless given)")
 
 

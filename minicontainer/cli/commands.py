@@ -128,11 +128,11 @@ def unpause(arguments: argparse.Namespace) -> int:
 
 
 def stats(arguments: argparse.Namespace) -> int:
-    """``minicontainer stats``: a table now and, on a terminal or with --json, again every second."""
+    """``minicontainer stats``: a table and, on a terminal, again every second."""
     _let_interrupt()
     engine = _engine(arguments)
     configs = [engine.store.find(name) for name in arguments.containers] or None
-    once = arguments.no_stream or (not arguments.json and not os.isatty(1))
+    once = arguments.no_stream or arguments.json or not os.isatty(1)
     before, begun = None, time.monotonic()
     while True:
         found = engine.statistics(configs, before, (now := time.monotonic()) - begun)

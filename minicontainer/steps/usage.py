@@ -6,6 +6,7 @@ controller for is None.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from minicontainer.linux.cgroups import read
@@ -81,7 +82,8 @@ def limits_of(group: Group) -> dict[str, str]:
         version, directory = group.places.get(controller, (0, ""))
         for file in (first if version == 1 else second if version == 2 else "").split():
             value = ", ".join(_lines(f"{directory}/{file}"))
-            if value not in UNSET and not (value.isdecimal() and int(value) >= 1 << 60):
+            inherited = controller == "cpuset" and _lines(f"{os.path.dirname(directory)}/{file}") == [value]
+            if value not in UNSET and not inherited and not (value.isdecimal() and int(value) >= 1 << 60):
                 found[file] = value
     return found
 
