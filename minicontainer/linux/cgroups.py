@@ -21,6 +21,8 @@ CONTROLLERS = (
     "net_prio", "perf_event", "pids", "rdma",
 )  # fmt: skip
 
+MOUNTINFO, OWN_GROUPS, KNOWN = "/proc/self/mountinfo", "/proc/self/cgroup", "/proc/cgroups"
+
 BUILT_IN = ("cpuacct", "devices", "freezer", "perf_event")
 """Controllers of v1 that every v2 group has without asking: cpu.stat, a BPF program, cgroup.freeze, a group's fd."""
 
@@ -63,7 +65,7 @@ def hierarchies() -> list[Hierarchy]:
     """Every tree of control groups that is mounted here, each once; those of v1 first."""
     own = _own_groups()
     found: dict[tuple[str, ...], Hierarchy] = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as mountinfo:
+    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape", newline="\n") as mountinfo:
         for line in mountinfo:
             before, _, after = line.partition(" - ")
             fstype, _, options = after.split()[:3]
@@ -97,6 +99,14 @@ def mountable(controller: str) -> tuple[str, ...]:
     if not any(name == controller and enabled == "1" for name, _, _, enabled in _known()):
         return ()
     return next((together for together in _alive() if controller in together), (controller,))
+
+
+def living_groups(controllers: str) -> int:
+    """How many groups the v1 tree with these controllers ("net_cls", "cpu,cpuacct") has, its top among them.
+
+    One that was removed counts until nothing in the kernel points to it any more.
+    """
+    return next((int(groups) for name, _, groups, _ in _known() if name == controllers.partition(",")[0]), 0)
 
 
 def missing(controller: str) -> str:
@@ -153,7 +163,7 @@ def _own_groups() -> dict[str, str]:
 
 def _alive() -> dict[tuple[str, ...], str]:
     """The controllers of each tree that the kernel has, mounted or not → the caller's group in it; ("",) is v2."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    with open(OWN_GROUPS, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         lines = [line.rstrip("\n").split(":", 2) for line in file]
     return {tuple(controllers.split(",")): path for _, controllers, path in lines}
 
@@ -182,7 +192,7 @@ def _available(directory: str) -> tuple[str, ...]:
 def _known() -> list[list[str]]:
     """The lines of /proc/cgroups: controller, hierarchy, groups, enabled."""
     try:
-        with open("/proc/cgroups", encoding="utf-8") as file:
+        with open(KNOWN, encoding="utf-8") as file:
             return [line.split() for line in file if not line.startswith("#")]
     except OSError:
         return []

@@ -14,8 +14,8 @@ from minicontainer.steps.devices import EVERY_CONTAINER, Rule
 from minicontainer.steps.group import Group
 
 EVERYDAY = ("memory", "cpu", "cpuacct", "pids", "cpuset", "blkio", "freezer", "devices", "perf_event")
-"""The controllers that a container's group has if it can: for statistics, pause, and limits that come later. On a hybrid
-host the last puts it into the v2 tree too, which has what v1 has not: pressure, and `cgroup.kill`."""
+"""The controllers that a container's group has if it can: for statistics, pause, and limits that come later. On a
+hybrid host the last puts it into the v2 tree too, which has what v1 has not: pressure, and `cgroup.kill`."""
 
 
 class Limits(Record):

@@ -28,6 +28,7 @@ from minicontainer.linux.cgroups import (
     Hierarchy,
     hierarchies,
     hierarchy_of,
+    living_groups,
     missing,
     mountable,
     read,
@@ -83,12 +84,12 @@ class LimitUnavailable(OSError):
 def create_group(name: str, needed: Sequence[str], also: Sequence[str] = ()) -> Group:
     """Make the control group `name`, with these controllers (v1 names), in each tree that has one of them.
 
-    Without one of `needed` there is no group; those of `also` are taken where they can be had. A controller that is in
-    no tree is mounted, in MOUNTS. Raises LimitUnavailable; nothing is left behind then.
+    Without one of `needed` there is no group; those of `also` are taken where they are. A v1 controller that is needed
+    and in no tree is mounted, in MOUNTS. Raises LimitUnavailable; nothing is left behind then.
     """
     trees, places = hierarchies(), dict[str, tuple[int, str]]()
     try:
-        for controller in (*needed, *also):
+        for controller in needed:
             ours_to_mount = os.geteuid() == 0 and not in_user_namespace() and hierarchy_of(controller, trees) is None
             if ours_to_mount and (together := mountable(controller)):
                 trees.append(Hierarchy(1, f"{MOUNTS}/{','.join(together)}", together))
@@ -329,6 +330,16 @@ def _unmount(mountpoint: str) -> None:
 
 
 def _take_down(mountpoint: str) -> None:
+    """umount2(2), once the kernel has let go of the last group, which takes some 60 ms after rmdir(2) (RCU).
+
+    With a group still in it, even a dead one, the tree would outlive its mount, out of everybody's sight, and its
+    controller would be lost to other trees. There is no event for it, so we look again.
+    """
+    deadline = time.monotonic() + 1  # s
+    while os.path.ismount(mountpoint) and living_groups(os.path.basename(mountpoint)) > 1:
+        if time.monotonic() > deadline:
+            break  # somebody else's groups, who has mounted the same tree
+        select.select([], [], [], 0.005)
     with contextlib.suppress(OSError):  # EINVAL: it never was one; EBUSY: somebody looks around in there
         umount2(mountpoint)
     with contextlib.suppress(OSError):
