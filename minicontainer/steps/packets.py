@@ -24,7 +24,8 @@ def tag_packets(group: Group, class_id: int) -> None:
 def prioritize_packets(group: Group, interface: str, priority: int) -> None:
     """Give what the group sends through a network device this priority (SO_PRIORITY in socket(7)), 0 the usual.
 
-    The device is one of the *caller's* network namespace. Raises LimitUnavailable: no such device.
+    The device is one of the *first* network namespace, in whichever one the caller or the sender are: the kernel looks
+    nowhere else. So it is for groups that share the host's network. Raises LimitUnavailable: no such device.
     """
     _, directory = group["net_prio"]
     if len(interface.split()) != 1:
