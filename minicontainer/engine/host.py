@@ -14,9 +14,9 @@ from pathlib import Path
 
 from minicontainer.images.busybox import static_busybox
 from minicontainer.images.errors import ImageError
-from minicontainer.linux import Namespace
+from minicontainer.linux import Namespace, in_user_namespace
 from minicontainer.linux.capabilities import capget
-from minicontainer.linux.cgroups import hierarchies, hierarchy_of
+from minicontainer.linux.cgroups import CONTROLLERS, Hierarchy, hierarchies, hierarchy_of, missing, mountable
 from minicontainer.record import Record
 from minicontainer.runtime.users import subordinate_ids
 
@@ -125,23 +125,38 @@ def _busybox() -> Finding:
 
 
 def _cgroups() -> list[Finding]:
+    """Which of the three worlds this is, and for each controller the tree in which our groups would be."""
     trees = hierarchies()
-    versions = {tree.version for tree in trees}
+    versions = frozenset(tree.version for tree in trees)
     second = next((tree.controllers for tree in trees if tree.version == 2), ())
-    world = {frozenset(): "none is mounted", frozenset({1}): "v1", frozenset({2}): "v2"}.get(frozenset(versions))
+    world = {frozenset(): "none is mounted", frozenset({1}): "v1", frozenset({2}): "v2"}.get(versions)
     world = world or f"hybrid: v1, and a v2 tree with {', '.join(second) or 'no controllers'}"
-    findings = [
-        Finding("control groups", bool(trees), world, "mount -t cgroup2 cgroup2 /sys/fs/cgroup", required=False)
+    if versions:
+        psi = os.path.exists("/proc/pressure/cpu") and 2 in versions
+        world += ", with pressure (PSI)" if psi else ""
+    mend = "mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    if trees and not any(map(_ours, trees)):
+        world += "; this user may make no groups in it"
+        mend = "run as root, or have groups delegated to you: systemd-run --user --scope -p Delegate=yes"
+    found = any(map(_ours, trees))
+    return [
+        Finding("control groups", found, world, mend, required=False),
+        *(_controller(name, trees) for name in CONTROLLERS if name != "io"),
     ]
-    for controller in ("memory", "cpu", "pids"):
-        tree = hierarchy_of(controller, trees)
-        writable = bool(tree and os.access(tree.mountpoint, os.W_OK))
-        shows = f"v{tree.version}, {tree.mountpoint}" if tree else "in no mounted tree"
-        if tree and not writable:
-            shows += ", which this user may not write to"
-        mend = "run as root" if tree else "see /proc/cgroups and the kernel's command line (cgroup_disable=)"
-        findings.append(Finding(f"  {controller} limit", writable, shows, mend, required=False))
-    return findings
+
+
+def _controller(name: str, trees: list[Hierarchy]) -> Finding:
+    label, tree = f"  {name}", hierarchy_of(name, trees)
+    if tree is not None:
+        return Finding(label, _ours(tree), f"v{tree.version}, {tree.home()}", required=False)
+    if mountable(name) and os.geteuid() == 0 and not in_user_namespace():
+        return Finding(label, True, "v1, in no tree yet: mounted when it is needed", required=False)
+    return Finding(label, False, missing(name), required=False)
+
+
+def _ours(tree: Hierarchy) -> bool:
+    """Whether this user may make groups in a tree."""
+    return os.access(tree.home(), os.W_OK) and os.access(f"{tree.home()}/cgroup.procs", os.W_OK)
 
 
 def _trial(root: str | None) -> Finding:
