@@ -19,6 +19,9 @@ from minicontainer.steps.usage import Usage, limits_of
 LEAST_MEMORY = 6 << 20
 """Bytes in which a container can start: its process 1 is a Python."""
 
+MOST_MEMORY = 1 << 60
+"""Bytes; the kernel takes what is near to 2**63 for no limit."""
+
 _LIFTED = Limits(
     memory=-1, memory_swap=-1, memory_reservation=-1, memory_low=0, memory_min=0, memory_high=-1, pids=-1,
     cpu_shares=1024, cpu_quota=-1, cpu_idle=False,
@@ -56,8 +59,22 @@ def check(wanted: Limits) -> None:
     """Refuse what no kernel would take, in words of the command line. Raises EngineError."""
     if wanted.cpus is not None and not 0.01 <= wanted.cpus <= 10_000:  # below 1 ms of every 100 is not counted
         raise EngineError(f"it cannot have {wanted.cpus} processors: give a number of at least 0.01, such as 0.5")
+    there = os.sysconf("SC_NPROCESSORS_ONLN")
+    if wanted.cpus is not None and wanted.cpus > there:
+        raise EngineError(f"it cannot have {wanted.cpus:g} processors: this host has {there}")
     if wanted.cpus is not None and wanted.cpu_quota is not None:
         raise EngineError("--cpus and --cpu-quota are two words for one limit: give one of them")
+    if wanted.cpu_quota is not None and wanted.cpu_quota < -1:  # v1 would take it for -1
+        raise EngineError(f"it cannot have {wanted.cpu_quota} µs of processor time: -1 is no limit")
+    if wanted.cpu_period is not None and not 1000 <= wanted.cpu_period <= 1_000_000:
+        raise EngineError(f"a period of {wanted.cpu_period} µs cannot be: give it 1000 to 1000000, 1 ms to 1 s")
+    if wanted.cpu_burst is not None and wanted.cpu_burst < 0:
+        raise EngineError(f"it cannot save {wanted.cpu_burst} µs of its quota: give it 0 or more")
+    if wanted.cpu_burst and wanted.cpus is None and wanted.cpu_quota in (None, -1):
+        raise EngineError("--cpu-burst saves what is left of a quota: give --cpus or --cpu-quota too")
+    for name in ("memory", "memory_swap", "memory_reservation", "memory_low", "memory_min", "memory_high"):
+        if (getattr(wanted, name) or 0) > MOST_MEMORY:  # the kernel would count from 0 again, at 2**64
+            raise EngineError(f"--{name.replace('_', '-')} {getattr(wanted, name)} is more than any machine has")
     if wanted.memory is not None and wanted.memory != -1 and wanted.memory < LEAST_MEMORY:
         raise EngineError(f"{wanted.memory} bytes of memory are too few to start in: give it at least 6m")
     if wanted.memory_swap is not None and wanted.memory_swap != -1:
