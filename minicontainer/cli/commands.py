@@ -16,6 +16,7 @@ from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
 from minicontainer.linux import signalfd
+from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
 
 TYPE_CHECKING = False
@@ -105,6 +106,8 @@ def update(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     configs = [engine.store.find(name) for name in arguments.containers]
     changes = [limits_of(arguments)] * len(configs)
+    if changes[0] == Limits():
+        raise EngineError("update: say which limit to change, such as: minicontainer update --memory 128m c1")
     if arguments.memory_share:
         from minicontainer.engine.resources import split
 

@@ -19,6 +19,11 @@ def begin(words: list[str]) -> None:
     """Begin, if one of the words of the command line is the name of a command that will need it."""
     if COMMANDS.isdisjoint(words) or os.geteuid() != 0:
         return
+    try:
+        for fd in (0, 1, 2):
+            os.fstat(fd)
+    except OSError:
+        return  # closed by our caller: what we open would get its number, and be taken for a standard file
     _done.acquire()
     try:
         _thread.start_new_thread(_move_to_where_we_are, ())
@@ -35,7 +40,7 @@ def wait() -> None:
 
 
 def _move_to_where_we_are() -> None:
-    """In the first v1 tree that there is: the wait is for all trees. v2 alone has a way without it, CLONE_INTO_CGROUP."""
+    """In the first v1 tree that there is: the wait is for all trees. v2 has a way without it, CLONE_INTO_CGROUP."""
     try:
         with open("/proc/self/cgroup") as groups, open("/proc/self/mountinfo") as mounts:
             own = {name: path for _, name, path in (line.rstrip("\n").split(":", 2) for line in groups)}

@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+
+def whole(text: str) -> int:
+    """A whole number, in ASCII digits: int() takes 1_0 and ٣ as well."""
+    if not (text.isascii() and text.removeprefix("-").isdecimal()):
+        raise argparse.ArgumentTypeError(f'"{text}" is no whole number')
+    return int(text)
+
+
+def decimal(text: str) -> float:
+    """Likewise, perhaps with a fraction: 0.5."""
+    try:
+        if text.isascii() and "_" not in text:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'"{text}" is no number')
+
+
 _OPTIONS: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
     ("-m --memory", "memory", "SIZE", str, "over so many bytes (k, m, g) it is killed"),
     ("--memory-swap", "memory_swap", "SIZE", str, "memory and swap together; -1: any swap (as --memory: no swap)"),
@@ -21,15 +39,15 @@ _OPTIONS: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
     ("--memory-low", "memory_low", "SIZE", str, "v2: below it, pages are taken from others first"),
     ("--memory-min", "memory_min", "SIZE", str, "v2: below it, its pages are never taken"),
     ("--memory-high", "memory_high", "SIZE", str, "v2: above it, it is slowed down, and not killed"),
-    ("--cpus", "cpus", "N", float, "so many processors' time: 0.5 is half of one"),
-    ("--cpu-shares", "cpu_shares", "N", int, "against 1024 of everybody, where a processor is wanted by several"),
-    ("--cpu-quota", "cpu_quota", "US", int, "µs of processor time in every period; -1: no limit"),
-    ("--cpu-period", "cpu_period", "US", int, "the period, in µs (100000)"),
-    ("--cpu-burst", "cpu_burst", "US", int, "so much unused quota may be saved, in µs"),
+    ("--cpus", "cpus", "N", decimal, "so many processors' time: 0.5 is half of one"),
+    ("--cpu-shares", "cpu_shares", "N", whole, "against 1024 of everybody, where a processor is wanted by several"),
+    ("--cpu-quota", "cpu_quota", "US", whole, "µs of processor time in every period; -1: no limit"),
+    ("--cpu-period", "cpu_period", "US", whole, "the period, in µs (100000)"),
+    ("--cpu-burst", "cpu_burst", "US", whole, "so much unused quota may be saved, in µs"),
     ("--cpuset-cpus", "cpuset_cpus", "LIST", str, "run on these processors only: 0-2,7"),
     ("--cpuset-mems", "cpuset_mems", "LIST", str, "take memory of these NUMA nodes only"),
-    ("--pids-limit", "pids", "N", int, "so many processes and threads at most; -1: no limit"),
-    ("--blkio-weight", "blkio_weight", "N", int, "10 to 1000, where a disk is wanted by several"),
+    ("--pids-limit", "pids", "N", whole, "so many processes and threads at most; -1: no limit"),
+    ("--blkio-weight", "blkio_weight", "N", whole, "10 to 1000, where a disk is wanted by several"),
     ("--net-class", "net_class", "CLASS", str, "mark its packets, for tc and nft: 10:1 or a number"),
 )
 """Option, field of Limits, its value's name, its type, what it does."""
@@ -80,7 +98,7 @@ def limits_of(arguments: argparse.Namespace) -> Limits:
         "huge_pages": tuple((page, size(most)) for page, most in _pairs(arguments.hugetlb, "--hugetlb 2MB=64m")),
         "rdma": tuple(map(_handles, _pairs(arguments.rdma, "--rdma mlx5_0=10,1000"))),
         "misc": tuple((name, _number(most)) for name, most in _pairs(arguments.misc, "--misc sev=1")),
-        "net_priorities": tuple((name, _number(n)) for name, n in _pairs(arguments.net_prio, "--net-prio eth0=5")),
+        "net_priorities": tuple(map(_priority, _pairs(arguments.net_prio, "--net-prio eth0=5"))),
         "unified": tuple(_pairs(arguments.unified, "--unified memory.oom.group=1")),
     }
     given |= {name: value for name, value in collected.items() if value}
@@ -159,6 +177,12 @@ def _handles(pair: tuple[str, str]) -> tuple[str, int, int]:
     return pair[0], _number(handles), _number(objects)
 
 
+def _priority(pair: tuple[str, str]) -> tuple[str, int]:
+    if (priority := _number(pair[1])) >= 1 << 32:  # the kernel would count from 0 again
+        raise EngineError(f"there is no priority {priority}: give a number below 2^32")
+    return pair[0], priority
+
+
 def _number(text: str) -> int:
     if not (text.isdecimal() and text.isascii()):
         raise EngineError(f'"{text}" is no number')
@@ -169,12 +193,12 @@ def _class(text: str) -> int:
     """``10:1``, hexadecimal as tc(8) has it, or a number."""
     try:
         major, colon, minor = text.partition(":")
-        number = int(major, 16) << 16 | int(minor, 16) if colon else int(text, 0)
+        halves = (int(major, 16), int(minor, 16)) if colon else divmod(int(text, 0), 1 << 16)
     except ValueError:
-        number = -1
-    if not 0 <= number < 1 << 32:
+        halves = (-1, -1)
+    if not all(0 <= half < 1 << 16 for half in halves) or not text.isascii() or "_" in text:
         raise EngineError(f'cannot understand the class "{text}": write 10:1 (hexadecimal), or a number below 2^32')
-    return number
+    return halves[0] << 16 | halves[1]
 
 
 def _understood(read: Callable[[str], Any], text: str) -> Any:

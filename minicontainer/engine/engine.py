@@ -281,6 +281,8 @@ class Engine:
         """
         import select
 
+        if not 0 <= seconds <= 1e6:
+            raise EngineError(f"it cannot be counted for {seconds:g} seconds: give a positive number")
         state, group = self.state(config), self._group(config)
         with _told(config):
             counters = self._steps.count_events(group, event)

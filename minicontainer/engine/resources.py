@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from minicontainer.record import Record
 from minicontainer.runtime import limits
 from minicontainer.runtime.limits import Limits
 from minicontainer.steps import Steps
-from minicontainer.steps.group import Group, find_group, list_groups
+from minicontainer.steps.group import Group, LimitUnavailable, find_group, list_groups
 from minicontainer.steps.usage import Usage, limits_of
 
 LEAST_MEMORY = 6 << 20
@@ -103,6 +104,12 @@ def change(group: Group, before: Limits, after: Limits, steps: Steps) -> None:
 
     Devices stay: on v1 they could only be changed by refusing all of them for a moment.
     """
+    for controller in after.needed():
+        if controller not in group:
+            raise LimitUnavailable(
+                errno.ENODEV, f"it was started without the {controller} controller, and cannot be put under it while "
+                f"it runs: let it end, and update it then; its next start will have it"
+            )  # fmt: skip
     try:
         limits.apply(after.replace(devices=None), group, steps)
     except BaseException:
@@ -127,7 +134,10 @@ def split(pool: int, ratio: str, how_many: int) -> list[int]:
         raise EngineError(f'"{ratio}" has {len(parts)} shares, for {how_many} containers: give one to each')
     page = os.sysconf("SC_PAGE_SIZE")
     total = sum(map(int, parts))
-    return [pool * int(part) // total // page * page for part in parts]
+    shares = [pool * int(part) // total // page * page for part in parts]
+    if min(shares) < LEAST_MEMORY:
+        raise EngineError(f'{pool} bytes are too few to be split "{ratio}": each container wants at least 6m')
+    return shares
 
 
 def look(config: Config, born: int | None, group: Group, steps: Steps, before: Statistics | None = None,
