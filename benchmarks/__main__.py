@@ -7,14 +7,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import grading, shell_start, warm_start
+from benchmarks import grading, groups, shell_start, stats, warm_start
 from benchmarks.measure import Report, circumstances
 
-BENCHMARKS: dict[str, Callable[..., Report]] = {
-    "warm_start": warm_start.measure,
-    "shell_start": shell_start.measure,
-    "grading": grading.measure,
+MODULES = {
+    "warm_start": warm_start,
+    "groups": groups,
+    "shell_start": shell_start,
+    "stats": stats,
+    "grading": grading,
 }
+BENCHMARKS: dict[str, Callable[..., Report]] = {name: module.measure for name, module in MODULES.items()}
 PAGE = Path(__file__).parents[1] / "docs/BENCHMARKS.md"
 
 
@@ -71,14 +74,14 @@ def _as_text(report: Report) -> str:
         )
         for row in rows
     ]
-    return "\n".join([*lines, *_remarks(report), report.verdict()])
+    return "\n".join([*lines, *_remarks(report), *map(report.verdict, report.goals)])
 
 
 def _as_markdown(report: Report) -> str:
     head, *rows = ["| " + " | ".join(row) + " |" for row in report.rows()]
     rule = "|---|" + "---:|" * (len(report.rows()[0]) - 1)
-    remarks = [f"- {remark}" for remark in _remarks(report)]
-    return "\n".join([f"## {report.title}", "", head, rule, *rows, "", *remarks, f"- {report.verdict()}", ""])
+    remarks = [f"- {remark}" for remark in (*_remarks(report), *map(report.verdict, report.goals))]
+    return "\n".join([f"## {report.title}", "", head, rule, *rows, "", *remarks, ""])
 
 
 def _remarks(report: Report) -> list[str]:
@@ -86,7 +89,6 @@ def _remarks(report: Report) -> list[str]:
 
 
 def _page(where: dict[str, str], reports: list[Report]) -> str:
-    modules = {"warm_start": warm_start, "shell_start": shell_start, "grading": grading}
     parts = [
         "# What it costs",
         "",
@@ -99,7 +101,7 @@ def _page(where: dict[str, str], reports: list[Report]) -> str:
         "",
     ]
     for report in reports:
-        about = (modules[report.name].__doc__ or "").strip()
+        about = (MODULES[report.name].__doc__ or "").strip()
         parts += [_as_markdown(report), about, ""]
     return "\n".join(parts).rstrip() + "\n"
 

@@ -57,21 +57,30 @@ class Report:
     unit: str
     series: Sequence[Series]
     goal: Goal
+    """The first one: the table's ratios are to its yardstick, or to its subject."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Subjects that could not be measured here, and why."""
     notes: Sequence[str] = ()
+    more_goals: Sequence[Goal] = ()
 
     def __getitem__(self, name: str) -> Series:
         return next(series for series in self.series if series.name == name)
 
-    def achieved(self) -> float:
-        """The figure that the goal is about."""
-        median = self[self.goal.subject].median
-        return median / self[self.goal.beside].median if self.goal.beside else median
+    @property
+    def goals(self) -> list[Goal]:
+        """All of them."""
+        return [self.goal, *self.more_goals]
 
-    def verdict(self) -> str:
+    def achieved(self, goal: Goal | None = None) -> float:
+        """The figure that a goal, the first one unless given, is about."""
+        goal = goal or self.goal
+        median = self[goal.subject].median
+        return median / self[goal.beside].median if goal.beside else median
+
+    def verdict(self, goal: Goal | None = None) -> str:
         """One line: the goal, the figure, whether it was reached, and how far the rounds spread."""
-        goal, achieved = self.goal, self.achieved()
+        goal = goal or self.goal
+        achieved = self.achieved(goal)
         reached = "reached" if achieved <= goal.limit else "NOT reached"
         if goal.beside is None:
             return f"goal: {goal.subject} ≤ {goal.limit:g} {self.unit}; measured {achieved:.3g} {self.unit}: {reached}"
@@ -106,9 +115,16 @@ class Report:
             "name": self.name,
             "title": self.title,
             "unit": self.unit,
-            "goal": {"subject": self.goal.subject, "limit": self.goal.limit, "beside": self.goal.beside},
-            "achieved": self.achieved(),
-            "reached": self.achieved() <= self.goal.limit,
+            "goals": [
+                {
+                    "subject": goal.subject,
+                    "limit": goal.limit,
+                    "beside": goal.beside,
+                    "achieved": self.achieved(goal),
+                    "reached": self.achieved(goal) <= goal.limit,
+                }
+                for goal in self.goals
+            ],
             "series": {series.name: list(series.samples) for series in self.series},
             "missing": dict(self.missing),
             "notes": list(self.notes),
@@ -127,15 +143,16 @@ def take_turns(subjects: Mapping[str, Callable[[], float]], rounds: int, warm_up
 
 
 class Driven:
-    """A program that works once for each line that it is given, and answers with the milliseconds that it took."""
+    """A program that works once for each line that it is given, which may say at what, and answers with the
+    milliseconds that it took."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def __call__(self) -> float:
+    def __call__(self, line: object = "") -> float:
         assert self._program.stdin and self._program.stdout
-        self._program.stdin.write("\n")
+        self._program.stdin.write(f"{line}\n")
         self._program.stdin.flush()
         answer = self._program.stdout.readline()
         if not answer:

@@ -1,11 +1,15 @@
 /*
  * The yardstick of the warm start: what a container costs when C makes the calls that our engine makes.
  *
- *     start ROOTFS WORK
+ *     start ROOTFS WORK [CALLS…]
  *
  * For every line that it reads it starts /bin/true in a new container, waits for its end, removes what belonged to it, and
  * prints how many milliseconds that took. ROOTFS is the read-only layer of the root file system, WORK a directory for the
- * rest. The calls and their order are those of minicontainer/engine and minicontainer/runtime/birth.py, as `strace -f`
+ * rest. An empty ROOTFS leaves out everything that is not needed for seeing what a group costs: the container has a PID
+ * namespace and nothing else. The line says which of the files CALLS has the calls on control groups that are to be made, as calls.py wrote them
+ * down when the engine made them: 1 is the first, 0 is none of them, and the container has no group.
+ *
+ * The other calls and their order are those of minicontainer/engine and minicontainer/runtime/birth.py, as `strace -f`
  * shows them; where the engine changes, this has to follow, or the comparison is none.
  */
 #define _GNU_SOURCE
@@ -33,6 +37,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
 #endif
@@ -63,6 +70,108 @@ static int must(long result, const char *what)
 		_exit(125);
 	}
 	return (int)result;
+}
+
+/* What is done for a control group: calls.py. */
+struct call {
+	char when, *what, *path, *value;
+};
+
+static struct call *read_calls(const char *file)
+{
+	struct call *calls = NULL;
+	size_t number = 0, size = 0;
+	FILE *from = fopen(file, "r");
+	char *line = NULL;
+
+	must(from ? 0 : -1, file);
+	for (;; number++) {
+		calls = realloc(calls, (number + 1) * sizeof *calls);
+		must(calls ? 0 : -1, "realloc");
+		line = NULL; /* a line of its own for each call, which points into it */
+		if (getline(&line, &size, from) < 0)
+			break;
+		line[strcspn(line, "\n")] = '\0';
+		calls[number].when = *strsep(&line, "\t");
+		calls[number].what = strsep(&line, "\t");
+		calls[number].path = strsep(&line, "\t");
+		calls[number].value = line;
+		size = 0;
+	}
+	calls[number].when = '\0';
+	fclose(from);
+	return calls;
+}
+
+static void read_all(const char *path)
+{
+	int fd = must(open(path, O_RDONLY | O_CLOEXEC), path);
+	static char text[1 << 16];
+
+	while (must(read(fd, text, sizeof text), path) > 0)
+		;
+	close(fd);
+}
+
+/* steps/group.py: _remove. A process leaves its group some moments after its death was seen. */
+static void remove_group(const char *path, int own)
+{
+	char processes[4096 + 16];
+
+	snprintf(processes, sizeof processes, "%s/cgroup.procs", path);
+	while (rmdir(path) != 0 && errno != ENOENT) {
+		if (!own)
+			return; /* it holds others */
+		if (errno != EBUSY)
+			must(-1, path);
+		read_all(processes);
+	}
+}
+
+/* Make the calls that belong to one moment (by its first letter): before, clone, join, after. Returns what clone opens. */
+static int make_calls(const struct call *call, char when, unsigned number, pid_t pid)
+{
+	char path[4096], value[256];
+	int fd, opened = -1;
+	struct stat there;
+
+	for (; call && call->when; call++) {
+		const char *name = strchr(call->path, '%');
+
+		if (call->when != when)
+			continue;
+		if (name)
+			snprintf(path, sizeof path, "%.*sbenchmark-%d-%u%s", (int)(name - call->path), call->path, getpid(),
+				 number, name + 1);
+		else
+			snprintf(path, sizeof path, "%s", call->path);
+		snprintf(value, sizeof value, "%s", call->value);
+		if (!strcmp(value, "%"))
+			snprintf(value, sizeof value, "%d", pid);
+
+		if (!strcmp(call->what, "mkdir")) {
+			if (mkdir(path, 0777) != 0 && errno != EEXIST)
+				must(-1, path);
+		} else if (!strcmp(call->what, "rmdir")) {
+			remove_group(path, name != NULL);
+		} else if (!strcmp(call->what, "write")) {
+			fd = must(open(path, O_WRONLY | O_CLOEXEC), path);
+			must(write(fd, value, strlen(value)), path);
+			close(fd);
+		} else if (!strcmp(call->what, "read")) {
+			read_all(path);
+		} else if (!strcmp(call->what, "open")) {
+			opened = must(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), path);
+		} else if (!strcmp(call->what, "access")) {
+			(void)!access(path, W_OK);
+		} else if (!strcmp(call->what, "stat")) {
+			(void)!stat(path, &there);
+		} else {
+			errno = EINVAL;
+			must(-1, call->what);
+		}
+	}
+	return opened;
 }
 
 static int in_root(int root, const char *path)
@@ -262,18 +371,11 @@ static int reap(pid_t child)
 	}
 }
 
-/* runtime/birth.py: _init. */
-static int init(const char *container, int channel, int callers)
+/* runtime/birth.py: _init, the namespaces that one is not born into, and the root. */
+static void isolate(const char *container)
 {
-	char merged[4096], options[3 * 4096], word[16];
-	pid_t child;
-	int null, i;
+	char merged[4096], options[3 * 4096];
 
-	close(callers);
-	must(setsid(), "setsid");
-	if (read(channel, word, sizeof word) <= 0)
-		return 125;
-	must(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl");
 	must(syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL), "keyctl");
 
 	must(unshare(CLONE_NEWCGROUP), "unshare(CLONE_NEWCGROUP)");
@@ -297,7 +399,22 @@ static int init(const char *container, int channel, int callers)
 	must(syscall(SYS_pivot_root, ".", "."), "pivot_root");
 	must(umount2(".", MNT_DETACH), "umount2");
 	must(chdir("/"), "chdir");
+}
 
+/* runtime/birth.py: _init. */
+static int init(const char *container, int channel, int callers)
+{
+	char word[16];
+	pid_t child;
+	int null, i;
+
+	close(callers);
+	must(setsid(), "setsid");
+	if (read(channel, word, sizeof word) <= 0)
+		return 125;
+	must(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl");
+	if (*rootfs)
+		isolate(container);
 	child = spawn(&channel);
 	must(write(channel, "ready", 5), "ready");
 	null = must(open("/dev/null", O_RDWR | O_CLOEXEC), "/dev/null");
@@ -341,36 +458,48 @@ static unsigned long birth_of(pid_t pid)
 }
 
 /* runtime/birth.py: start; engine/engine.py: start, attend. */
-static void start(const char *container)
+static void start(const char *container, const struct call *calls, unsigned number)
 {
 	struct clone_args args = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
-	int channel[2], pidfd, status;
+	int channel[2], pidfd, status, group;
 	struct pollfd poller;
 	sigset_t all, before;
 	char word[16], text[128];
 	pid_t pid;
 
 	must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel), "socketpair");
+	make_calls(calls, 'b', number, 0);
+	group = make_calls(calls, 'c', number, 0);
+	if (group >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (uint64_t)group;
+	}
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
 	pid = must(syscall(SYS_clone3, &args, sizeof args), "clone3");
 	if (pid == 0)
 		_exit(init(container, channel[1], channel[0]));
 	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (group >= 0)
+		close(group);
 	pidfd = must(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
 	close(channel[1]);
+	make_calls(calls, 'j', number, pid);
 	must(write(channel[0], "go", 2), "go");
 	poller = (struct pollfd){.fd = channel[0], .events = POLLIN};
 	do
 		must(poll(&poller, 1, -1), "poll");
 	while (read(channel[0], word, sizeof word) > 0);
 	close(channel[0]);
-	snprintf(text, sizeof text, "{\"status\": \"running\", \"pid\": %d, \"started\": %lu}", pid, birth_of(pid));
-	record(container, "state.json", text, 1);
+	if (container) {
+		snprintf(text, sizeof text, "{\"status\": \"running\", \"pid\": %d, \"started\": %lu}", pid, birth_of(pid));
+		record(container, "state.json", text, 1);
+	}
 	poller = (struct pollfd){.fd = pidfd, .events = POLLIN};
 	must(poll(&poller, 1, -1), "poll");
 	must(waitpid(pid, &status, 0), "waitpid");
 	close(pidfd);
+	make_calls(calls, 'a', number, pid);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		fprintf(stderr, "start: the container ended with status %#x\n", status);
 		exit(1);
@@ -403,7 +532,7 @@ static int make(const char *path)
 }
 
 /* engine/: the container's directory, its records, its life, its end. */
-static void run(unsigned number)
+static void run(unsigned number, const struct call *calls)
 {
 	static const char config[] =
 		"{\"id\": \"0123456789ab\", \"name\": \"c-012345\", \"image\": \"busybox\", \"args\": [\"/bin/true\"], "
@@ -436,7 +565,7 @@ static void run(unsigned number)
 
 	attended = locked(container, "attended");
 	record(container, "state.json", "{\"status\": \"starting\"}", 1);
-	start(container);
+	start(container, calls, number);
 	record(container, "state.json", "{\"status\": \"exited\", \"exit_code\": 0}", 1);
 	close(attended);
 
@@ -452,18 +581,26 @@ static void run(unsigned number)
 int main(int argc, char **argv)
 {
 	struct timespec before, after;
+	struct call *calls[16] = {NULL};
 	char line[64];
-	unsigned number = 0;
+	unsigned number = 0, which;
+	int i;
 
-	if (argc != 3) {
-		fprintf(stderr, "usage: start ROOTFS WORK\n");
+	if (argc < 3 || argc > 3 + 15) {
+		fprintf(stderr, "usage: start ROOTFS WORK [CALLS...]\n");
 		return 2;
 	}
 	rootfs = argv[1];
 	work = argv[2];
+	for (i = 3; i < argc; i++)
+		calls[i - 2] = read_calls(argv[i]);
 	while (fgets(line, sizeof line, stdin)) {
+		which = (unsigned)atoi(line) % 16;
 		clock_gettime(CLOCK_MONOTONIC, &before);
-		run(number++);
+		if (*rootfs)
+			run(number++, calls[which]);
+		else
+			start(NULL, calls[which], number++);
 		clock_gettime(CLOCK_MONOTONIC, &after);
 		printf("%.4f\n", (double)(after.tv_sec - before.tv_sec) * 1e3 + (double)(after.tv_nsec - before.tv_nsec) / 1e6);
 		fflush(stdout);

@@ -1,7 +1,8 @@
 """Warm start: `Engine.run` of /bin/true from a Python that is running already, against C that makes the same calls.
 
-Both sides build an overlay root and all namespaces, run the program below a reaping init, wait, and remove everything;
-both do so in a process that has done it before. The C side is start.c, compiled here and now.
+Both sides build an overlay root, all namespaces and a control group with everything that a container gets by default,
+run the program below a reaping init, wait, and remove everything; both do so in a process that has done it before. The
+C side is start.c, compiled here and now; the calls for the control group it is told by calls.py.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+from benchmarks import calls
 from benchmarks.measure import Driven, Goal, Report, take_turns
 
 ROUNDS = 200
@@ -32,8 +35,9 @@ def measure(rounds: int = ROUNDS) -> Report:
         with Driven([sys.executable, "-m", "benchmarks.warm_start", str(state)]) as python:
             python()  # the first start makes the image, which is the root file system of both
             rootfs = state / "images/busybox/rootfs"
-            with Driven([str(program), str(rootfs), str(work)]) as c:
-                series = take_turns({C: c, PYTHON: python}, rounds)
+            group = calls.write(calls.of_a_group(), Path(directory, "calls"))
+            with Driven([str(program), str(rootfs), str(work), str(group)]) as c:
+                series = take_turns({C: partial(c, 1), PYTHON: python}, rounds)
     return Report(
         "warm_start",
         "Warm start: /bin/true in all namespaces on an overlay root, start to exit and removed",

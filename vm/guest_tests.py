@@ -31,6 +31,7 @@ from vm import root_disk
 from vm.root_disk import Disk, Unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
+REPORTS = ROOT / "build"
 
 SELECTION = ("tests/linux", "tests/steps", "tests/runtime", "tests/cgroups", "tests/checks")
 """What is run unless the arguments name files: what depends on the kernel. Those that exist."""
@@ -85,8 +86,10 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str], variables: Mapping[str, str] = os.environ) -> int:
     """Run the tests. Returns pytest's exit status, or 2 when it could not be run, after a line that says why."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as on ^C: through every `finally`
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     world = variables.get("LAB_CGROUP") or WORLDS[0]
-    report = ROOT / "build" / f"junit-{world}.xml"
+    report = REPORTS / f"junit-{world}.xml"
     try:
         if world not in WORLDS:
             raise Unavailable(f"LAB_CGROUP={world}: it is one of {', '.join(WORLDS)}")
@@ -106,9 +109,15 @@ def main(arguments: Sequence[str], variables: Mapping[str, str] = os.environ) ->
 
 def run(world: str, arguments: Sequence[str], cache: Path) -> Result:
     """Run the tests in a guest; a second one where the first does not come up."""
-    with alone(cache), tempfile.TemporaryDirectory(prefix="minicontainer-vm-") as temporary:
-        clock, work = Clock(), Path(temporary)
-        disk = root(cache, clock)
+    with alone(cache):
+        clock = Clock()
+        return guest(root(cache, clock), world, arguments, clock)
+
+
+def guest(disk: Disk, world: str, arguments: Sequence[str], clock: Clock) -> Result:
+    """As `run`, with the disk at hand. The files of a guest are in a directory beside it, which goes with the guest."""
+    with tempfile.TemporaryDirectory(prefix="guest-", dir=disk.directory.parent) as temporary:
+        work = Path(temporary)
         accelerator = probe(disk, work)
         pack(work / "checkout.tar", request(world, arguments))
         for name, size in SPARE_DISKS.items():
@@ -140,9 +149,12 @@ def alone(cache: Path) -> Iterator[None]:
 
 
 def root(cache: Path, clock: Clock) -> Disk:
-    """The root disk, out of the cache or made now."""
+    """The root disk, out of the cache or made now. Other disks, and what killed processes have left there, go."""
     release = root_disk.suite()
     name = root_disk.key(release)
+    for stale in cache.iterdir():
+        if stale.is_dir() and stale.name != name:
+            shutil.rmtree(stale)
     if disk := root_disk.find(cache, name):
         say(f"root disk: {disk.directory}")
         return disk
@@ -218,7 +230,7 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def machine(disk: Disk, work: Path, accelerator: str) -> list[str]:
-    """The command line of the guest. From `work` it takes checkout.tar and the spare disks, there it leaves its results.
+    """The command line of the guest. In `work` it finds checkout.tar and the spare disks, and leaves its results.
 
     The disks are, in this order, /dev/vda to vdd. Two ports of a virtio console take what the tests bring out, since a
     serial line is slow: the first is this command's standard output, the second the file of results.
@@ -227,12 +239,22 @@ def machine(disk: Disk, work: Path, accelerator: str) -> list[str]:
     line += ["-kernel", str(disk.kernel), "-initrd", str(disk.initrd), "-append", KERNEL]
     line += ["-serial", f"file:{work / 'console'}", "-device", "virtio-serial-pci"]
     line += ["-chardev", "file,id=output,path=/dev/stdout", "-device", "virtserialport,nr=1,chardev=output"]
-    line += ["-chardev", f"file,id=results,path={work / 'results'}", "-device", "virtserialport,nr=2,chardev=results"]
+    line += [
+        "-chardev",
+        f"file,id=results,path={_value(work / 'results')}",
+        "-device",
+        "virtserialport,nr=2,chardev=results",
+    ]
     for number, image in enumerate([disk.image, work / "checkout.tar", *[work / name for name in SPARE_DISKS]]):
-        # snapshot=on: what the guest writes goes to a nameless temporary file. A comma in a value is written twice.
-        drive = f"if=none,id=disk{number},format=raw,cache=unsafe,snapshot=on,file={str(image).replace(',', ',,')}"
+        # snapshot=on: what the guest writes goes to a nameless temporary file.
+        drive = f"if=none,id=disk{number},format=raw,cache=unsafe,snapshot=on,file={_value(image)}"
         line += ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number}"]
     return line
+
+
+def _value(path: Path) -> str:
+    """A path within an option of QEMU's, where a comma is written twice."""
+    return str(path).replace(",", ",,")
 
 
 @contextlib.contextmanager
@@ -305,6 +327,4 @@ def _console(work: Path) -> str:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as on ^C: through every `finally`
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,11 @@ echo MODULES=list >"$1/etc/initramfs-tools/conf.d/guest"
 printf '%s\\n' virtio_pci virtio_blk ext4 >"$1/usr/share/initramfs-tools/modules.d/guest"
 """
 
-# The first process in the guest. All that may change from run to run comes on the second disk.
+# The first process in the guest. All that may change from run to run comes on the second disk. The environment that the
+# kernel and the initramfs make of the kernel's command line is nothing for tests.
 INIT = """\
 #!/bin/sh
-mkdir /minicontainer && tar -xf /dev/vdb -C /minicontainer && cd /minicontainer && exec sh vm/guest.sh
+mkdir /minicontainer && tar -xf /dev/vdb -C /minicontainer && cd /minicontainer && exec env -i sh vm/guest.sh
 """
 
 # mke2fs -d would go down into /proc and /sys, so it is shown a bind mount, which is without the mounts below it. No
@@ -156,10 +158,10 @@ def find(cache: Path, name: str) -> Disk | None:
 
 
 def build(cache: Path, name: str, release: str, timeout: float) -> Disk:
-    """Make the disk, and let it take the place of all others in the cache.
+    """Make the disk. Only when it is complete it gets its name.
 
-    Only when it is complete it gets its name. The place where it is made is not the cache, because to an ordinary
-    user's mmdebstrap, which is root in a user namespace, that user's home may be closed.
+    An ordinary user's is not made in the cache, because to mmdebstrap, which is root in a user namespace then, that
+    user's home may be closed.
 
     Args:
         cache: the directory of disks. Only one process at a time may be in here.
@@ -171,14 +173,12 @@ def build(cache: Path, name: str, release: str, timeout: float) -> Disk:
         Unavailable: it could not be made.
     """
     require(["apt-get", "mmdebstrap", "mke2fs", "setpriv", "unshare"])
-    for place in (cache, Path(tempfile.gettempdir())):
+    place_of_work = cache if os.geteuid() == 0 else Path(tempfile.gettempdir())
+    for place in (cache, place_of_work):
         if (free := shutil.disk_usage(place).free) < SPACE:
             raise Unavailable(f"a build wants {SPACE >> 20} MB, and in {place} {free >> 20} MB are free")
-    for stale in cache.iterdir():
-        if stale.is_dir():
-            shutil.rmtree(stale)
     unfinished = cache / f"{name}.unfinished"
-    with tempfile.TemporaryDirectory(prefix="minicontainer-vm-", ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(prefix="build-", dir=place_of_work, ignore_cleanup_errors=True) as temporary:
         out = Path(temporary)
         out.chmod(0o777)  # the root of that user namespace writes here
         _make(out, release, timeout)
@@ -196,7 +196,7 @@ def build(cache: Path, name: str, release: str, timeout: float) -> Disk:
 
 def _make(out: Path, release: str, timeout: float) -> None:
     """Leave kernel, initrd and root.ext4 in `out`."""
-    sources, settings, log = out / "sources.list", out / "apt.conf", out / "log"
+    sources, settings = out / "sources.list", out / "apt.conf"
     sources.write_text("".join(_archives(release)))
     settings.write_text("".join(_settings()))
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]
@@ -205,25 +205,25 @@ def _make(out: Path, release: str, timeout: float) -> None:
     debian = ["mmdebstrap", "--variant=minbase", "--format=null", f"--include={','.join(PACKAGES)}", *excluded]
     debian += [f"--aptopt={settings}", f"--essential-hook={INITRAMFS}", f"--customize-hook={CUSTOMIZE}"]
     debian += [release, "/dev/null", str(sources)]
-    if os.geteuid() == 0:  # an ordinary user's has a mount namespace of its own already
-        debian = ["unshare", "--mount", *debian]
-    with log.open("w+b") as said:
-        for command in (pip, debian):
-            said.truncate(0)
-            # TERM, not KILL: it unmounts and removes what it has made. So it also does when we are killed.
+    if os.geteuid() == 0:  # an ordinary user's makes its own namespaces
+        debian = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *debian]
+    until = time.monotonic() + timeout
+    for name, command in (("pip", pip), ("mmdebstrap", debian)):
+        log = out / f"{name}.log"
+        with log.open("wb") as said:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *command],
+                ["setpriv", "--pdeathsig", "KILL", *command],
                 env={**environment(), "OUT": str(out), "TMPDIR": str(out)},
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
-            try:
-                status = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                raise Unavailable(f"the root disk was not built within {timeout:.0f} s: {last_words(log)}") from None
-            finally:
-                _end(process)
-            if status != 0:
-                raise Unavailable(f"{Path(command[0]).name} could not make the root disk: {last_words(log)}")
+        try:
+            status = process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{name} was not ready within {timeout:.0f} s: {last_words(log)}") from None
+        finally:
+            _end(process)
+        if status != 0:
+            raise Unavailable(f"{name} could not make the root disk: {last_words(log)}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

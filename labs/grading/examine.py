@@ -13,7 +13,7 @@ from labs.grading.checks import Check, plain
 from labs.grading.classroom import Exposed, refuse_exposure
 from labs.grading.pytest_plugin import EXAMINATION, RECORDS, declaration
 from labs.grading.records import Record, Report
-from labs.grading.sandbox import Unavailable, remove_forgotten_groups
+from labs.grading.sandbox import Unavailable, is_at_work, remove_forgotten_groups
 from minicontainer.images.errors import ImageError
 from minicontainer.steps.group import remove_empty_groups
 
@@ -96,7 +96,7 @@ def run(lab: Lab, examiner: Examiner, options: Sequence[str] = ()) -> None:
     try:
         ended = pytest.main([str(lab.checks), *options, *settings], plugins=[examiner])
     finally:
-        remove_empty_groups()  # of the control groups of examiners that were killed in their first moments
+        remove_empty_groups()  # those of examiners that were killed in their first moments
     if examiner.problem:
         raise examiner.problem
     if ended == pytest.ExitCode.INTERRUPTED:

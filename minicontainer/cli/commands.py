@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from minicontainer.cli import HANDLED, early
+from minicontainer.cli import HANDLED
 from minicontainer.cli.limits import devices_of, limits_of, size
 from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
@@ -33,7 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     stdin = 0 if arguments.interactive else None
     _require_terminal(arguments)
-    early.wait()
     result = engine.run(
         arguments.image,
         arguments.args,
@@ -57,7 +56,6 @@ def start(arguments: argparse.Namespace) -> int:
     interrupts = _held_signals()
     engine = _engine(arguments)
     config = engine.store.find(arguments.container)
-    early.wait()
     running = engine.start(config, (0 if arguments.interactive else None, 1, 2), interrupts)
     return _ended(engine.attend(config, running, interrupts))
 

@@ -13,9 +13,6 @@ import sys
 def start() -> None:
     """Run the command, and end with its exit code. Does not return."""
     gc.disable()
-    from minicontainer.cli.early import begin
-
-    begin(sys.argv[1:])
     import argparse
 
     argparse._ = str  # type: ignore[attr-defined]

@@ -206,6 +206,8 @@ class Engine:
         # started is null where the program had ended before its birth could be written down.
         if state.status == "running" and not (state.pid and state.started and birth_of(state.pid) == state.started):
             return State("exited")  # and whoever watched it could not write down how
+        if state.status == "starting" and not self.store.attended(config.id, also_by_us=True):
+            return State("exited")  # likewise
         return state
 
     def repair(self) -> list[str]:
@@ -218,6 +220,7 @@ class Engine:
             # Whoever watched over it is dead, so it should be too; what was frozen when its parent died is not.
             left = find_group(config.group)
             remove_group(left)
+            remove_empty_groups(config.cgroup_parent)
             done += [f"control group {directory}" for directory in left.directories]
             if config.remove:
                 self.store.forget(config)

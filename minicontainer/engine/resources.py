@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -9,13 +10,17 @@ from collections.abc import Mapping, Sequence
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
-from minicontainer.linux.cgroups import hierarchies
+from minicontainer.linux.cgroups import BUILT_IN, SUCCESSOR, hierarchies, read
 from minicontainer.record import Record
 from minicontainer.runtime import limits
 from minicontainer.runtime.limits import Limits
 from minicontainer.steps import Steps
 from minicontainer.steps.group import Group, LimitUnavailable, find_group, list_groups
 from minicontainer.steps.usage import Usage, limits_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LEAST_MEMORY = 6 << 20
 """Bytes in which a container can start: its process 1 is a Python."""
@@ -24,10 +29,19 @@ MOST_MEMORY = 1 << 60
 """Bytes; the kernel takes what is near to 2**63 for no limit."""
 
 _LIFTED = Limits(
-    memory=-1, memory_swap=-1, memory_reservation=-1, memory_low=0, memory_min=0, memory_high=-1, pids=-1,
-    cpu_shares=1024, cpu_quota=-1, cpu_idle=False,
+    memory=-1, memory_reservation=-1, memory_low=0, memory_min=0, memory_high=-1, pids=-1, cpu_idle=False,
+    cpu_shares=1024, cpu_quota=-1, blkio_weight=100, net_class=0,
 )  # fmt: skip
 """What a limit is set to that is to be none again."""
+
+_KEYED = {"io_rates": 2, "huge_pages": 1, "rdma": 1, "misc": 1, "net_priorities": 1, "unified": 1}
+"""Limits with an entry for each device, or the like; so many words at its beginning say of which."""
+
+
+_TOGETHER = (
+    ("memory", "memory_swap"), ("cpus", "cpu_quota", "cpu_period", "cpu_burst"), ("cpu_idle", "cpu_shares"),
+)  # fmt: skip
+"""Limits of which one says how another is meant."""
 
 
 class Statistics(Record):
@@ -60,6 +74,8 @@ def check(wanted: Limits) -> None:
     """Refuse what no kernel would take, in words of the command line. Raises EngineError."""
     if wanted.cpus is not None and not 0.01 <= wanted.cpus <= 10_000:  # below 1 ms of every 100 is not counted
         raise EngineError(f"it cannot have {wanted.cpus} processors: give a number of at least 0.01, such as 0.5")
+    if wanted.cpu_idle and wanted.cpu_shares is not None:
+        raise EngineError("--cpu-idle is to have what nobody else wants, and no share: leave out --cpu-shares")
     there = os.sysconf("SC_NPROCESSORS_ONLN")
     if wanted.cpus is not None and wanted.cpus > there:
         raise EngineError(f"it cannot have {wanted.cpus:g} processors: this host has {there}")
@@ -90,12 +106,15 @@ def check(wanted: Limits) -> None:
 def laid_over(before: Limits, changes: Limits) -> Limits:
     """`before`, with what `changes` says in the place of what it said."""
     said = {name: value for name, value in changes.asdict().items() if value != getattr(Limits, name)}
-    if "cpus" in said:
-        said["cpu_quota"] = None  # one limit by two names: the later word counts
-    elif "cpu_quota" in said:
-        said["cpus"] = None
-    if "memory" in said and "memory_swap" not in said:
-        said["memory_swap"] = None
+    for one, other in (("cpus", "cpu_quota"), ("cpu_quota", "cpus"), ("cpu_idle", "cpu_shares")):
+        if one in said:
+            said.setdefault(other, None)  # one thing in two ways: the later word counts
+    if "cpu_shares" in said:
+        said.setdefault("cpu_idle", None if before.cpu_idle is None else False)
+    if "memory" in said:
+        said.setdefault("memory_swap", None)
+    for name in _KEYED.keys() & said.keys():
+        said[name] = _entries(name, before, changes)
     return before.replace(**said)
 
 
@@ -105,20 +124,83 @@ def change(group: Group, before: Limits, after: Limits, steps: Steps) -> None:
     Devices stay: on v1 they could only be changed by refusing all of them for a moment.
     """
     for controller in after.needed():
-        if controller not in group:
+        if not _is_under(group, controller):
             raise LimitUnavailable(
                 errno.ENODEV, f"it was started without the {controller} controller, and cannot be put under it while "
-                f"it runs: let it end, and update it then; its next start will have it"
+                f"it runs: let it end, and update it for its next start"
             )  # fmt: skip
+    back = _way_back(group, before, after)
     try:
         limits.apply(after.replace(devices=None), group, steps)
     except BaseException:
-        lifted = {name: value for name, value in _LIFTED.asdict().items() if getattr(before, name) is None}
-        back = {name: value for name, value in lifted.items() if getattr(after, name) != getattr(before, name)}
-        if before.cpus is not None:
-            back.pop("cpu_quota", None)
-        limits.apply(before.replace(devices=None, **back), group, steps)
+        _undo(group, back, steps)
         raise
+
+
+def _way_back(group: Group, before: Limits, after: Limits) -> Limits:
+    """What sets limits to `before` again, wherever `after` sets others: where there was none, the limit is lifted."""
+    lifted = _LIFTED.asdict()
+    if after.cpus is not None:
+        lifted["cpus"], lifted["cpu_quota"] = None, -1
+    files = [file for file, _ in after.unified]
+    for name, kind in (("cpuset_cpus", "cpus"), ("cpuset_mems", "mems")):
+        if getattr(before, name) is None and getattr(after, name) is not None:
+            version, directory = group["cpuset"]
+            if version == 2:
+                files.append(f"cpuset.{kind}")  # empty unless somebody is pinned
+            else:
+                lifted[name] = read(f"{os.path.dirname(directory)}/cpuset.effective_{kind}")
+    if before.cpus is not None or (after.cpus is None and after.cpu_quota is None and after.cpu_period is None):
+        del lifted["cpu_quota"]
+    back = {
+        name: value
+        for name, value in lifted.items()
+        if getattr(before, name) is None and (name == "cpu_quota" or getattr(after, name) is not None)
+    }
+    none: dict[str, Any] = {
+        "io_rates": [(device, name, 0) for device, name, _ in after.io_rates],
+        "huge_pages": [(size, MOST_MEMORY) for size, _ in after.huge_pages],
+        "rdma": [(device, (1 << 31) - 1, (1 << 31) - 1) for device, _, _ in after.rdma],
+        "misc": [(resource, (1 << 64) - 1) for resource, _ in after.misc],
+        "net_priorities": [(interface, 0) for interface, _ in after.net_priorities],
+        "unified": [(file, _present(group, file)) for file in files],
+    }
+    for name, entries in none.items():
+        back[name] = _entries(name, Limits(**{name: entries}), before)
+    return before.replace(**back)
+
+
+def _undo(group: Group, back: Limits, steps: Steps) -> None:
+    """Set each limit by itself: what was refused on the way there may be refused on the way back, and the rest not."""
+    left = back.asdict()
+    del left["devices"]
+    pieces = [{name: left.pop(name) for name in names} for names in _TOGETHER]
+    pieces += [{name: (entry,)} for name in _KEYED for entry in left.pop(name)]
+    pieces += [{name: value} for name, value in left.items()]
+    for piece in pieces:
+        with contextlib.suppress(OSError):
+            limits.apply(Limits(**piece), group, steps)
+
+
+def _entries(name: str, before: Limits, changes: Limits) -> tuple[Any, ...]:
+    """The entries of both; of the same device, that of `changes`."""
+    both = (*getattr(before, name), *getattr(changes, name))
+    return tuple({entry[: _KEYED[name]]: tuple(entry) for entry in both}.values())
+
+
+def _is_under(group: Group, controller: str) -> bool:
+    """Whether the group has this controller; in a v2 tree, some have it and others have not."""
+    version, directory = group.places.get(controller, (0, ""))
+    if version != 2 or controller in BUILT_IN:
+        return bool(version)
+    return SUCCESSOR.get(controller, controller) in read(f"{directory}/cgroup.controllers").split()
+
+
+def _present(group: Group, file: str) -> str:
+    """What a file of v2 says now, as it can be written again; where it cannot be read, it cannot be written either."""
+    with contextlib.suppress(OSError):
+        return read(f"{group.unified}/{file}") or "\n"
+    return "\n"
 
 
 def split(pool: int, ratio: str, how_many: int) -> list[int]:
@@ -128,7 +210,7 @@ def split(pool: int, ratio: str, how_many: int) -> list[int]:
     its own, and what one does not use is not the others'. Raises EngineError.
     """
     parts = ratio.split(":")
-    if not all(part.isdecimal() and 0 < int(part) <= 10_000 for part in parts):
+    if not all(part.isascii() and part.isdecimal() and 0 < int(part) <= 10_000 for part in parts):
         raise EngineError(f'cannot understand the shares "{ratio}": write whole numbers, such as 1:2:1')
     if len(parts) != how_many:
         raise EngineError(f'"{ratio}" has {len(parts)} shares, for {how_many} containers: give one to each')

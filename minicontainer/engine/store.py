@@ -219,10 +219,10 @@ class Store:
                 os.write(fd, str(exit_code).encode())
             os.close(fd)
 
-    def attended(self, container_id: str) -> bool:
-        """Whether another process watches over the container."""
+    def attended(self, container_id: str, *, also_by_us: bool = False) -> bool:
+        """Whether another process watches over the container; `also_by_us`: or we do."""
         if container_id in self._attended:
-            return False
+            return also_by_us
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(f"{self.directory(container_id)}/attended", os.O_RDONLY | os.O_CLOEXEC)
             try:

@@ -33,6 +33,8 @@ SUCCESSOR = {"blkio": "io"}
 class Hierarchy(Record):
     """One mounted tree of control groups."""
 
+    __slots__ = ("_home",)  # not a field: what home() has found; it is asked once for every container
+
     version: int
     """1 or 2."""
     mountpoint: str
@@ -47,12 +49,23 @@ class Hierarchy(Record):
             return controller in self.controllers
         return controller in BUILT_IN or SUCCESSOR.get(controller, controller) in self.controllers
 
+    def usable(self) -> tuple[str, ...]:
+        """Every controller that it has, by its v1 name."""
+        return self.controllers if self.version == 1 else tuple(filter(self.has, CONTROLLERS))
+
     def home(self) -> str:
         """The directory in which the caller may make groups: the highest from the top to its own that it may write.
 
         For root that is the top of the tree; for an ordinary user, the top of what was delegated to them, and the top
         of the tree if nothing was (making a group there will say so).
         """
+        home: str | None = getattr(self, "_home", None)
+        if home is None:
+            home = self._highest()
+            object.__setattr__(self, "_home", home)
+        return home
+
+    def _highest(self) -> str:
         place = self.mountpoint
         for name in ["", *filter(None, self.own.split("/"))]:
             place = f"{place}/{name}" if name else place
@@ -65,20 +78,19 @@ def hierarchies() -> list[Hierarchy]:
     """Every tree of control groups that is mounted here, each once; those of v1 first."""
     own = _own_groups()
     found: dict[tuple[str, ...], Hierarchy] = {}
-    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape", newline="\n") as mountinfo:
-        for line in mountinfo:
-            before, _, after = line.partition(" - ")
-            fstype, _, options = after.split()[:3]
-            if fstype not in ("cgroup", "cgroup2"):
-                continue
-            top, mountpoint = map(_unescaped, before.split(" ")[3:5])
-            controllers = tuple(name for name in options.split(",") if name in CONTROLLERS)
-            if fstype == "cgroup2":
-                tree = Hierarchy(2, mountpoint, (), _below(top, own.get("", "/")))
-                found.setdefault(("v2",), tree.replace(controllers=_available(tree.home())))
-            elif controllers:
-                group = _below(top, own.get(controllers[0], "/"))
-                found.setdefault(controllers, Hierarchy(1, mountpoint, controllers, group))
+    for line in read(MOUNTINFO).split("\n"):
+        before, _, after = line.partition(" - ")
+        if not after.startswith("cgroup"):
+            continue
+        fstype, _, options = after.split()[:3]
+        top, mountpoint = map(_unescaped, before.split(" ")[3:5])
+        controllers = tuple(name for name in options.split(",") if name in CONTROLLERS)
+        if fstype == "cgroup2":
+            tree = Hierarchy(2, mountpoint, (), _below(top, own.get("", "/")))
+            found.setdefault(("v2",), tree.replace(controllers=_available(tree.home())))
+        elif controllers:
+            group = _below(top, own.get(controllers[0], "/"))
+            found.setdefault(controllers, Hierarchy(1, mountpoint, controllers, group))
     return sorted(found.values(), key=lambda tree: tree.version)
 
 
@@ -131,7 +143,7 @@ def read(file: str) -> str:
             text += more
     finally:
         os.close(fd)
-    return text.decode(errors="replace").removesuffix("\n")
+    return text.decode(errors="surrogateescape").removesuffix("\n")
 
 
 def write(file: str, value: object) -> None:
@@ -163,8 +175,7 @@ def _own_groups() -> dict[str, str]:
 
 def _alive() -> dict[tuple[str, ...], str]:
     """The controllers of each tree that the kernel has, mounted or not → the caller's group in it; ("",) is v2."""
-    with open(OWN_GROUPS, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    lines = [line.split(":", 2) for line in read(OWN_GROUPS).split("\n")]
     return {tuple(controllers.split(",")): path for _, controllers, path in lines}
 
 
@@ -177,8 +188,9 @@ def _below(top: str, path: str) -> str:
 
 def _unescaped(path: str) -> str:
     """The path that mountinfo writes so: blank, tab, newline and (the last) backslash are three octal digits there."""
-    for character in " \t\n\\":
-        path = path.replace(f"\\{ord(character):03o}", character)
+    if "\\" in path:
+        for character in " \t\n\\":
+            path = path.replace(f"\\{ord(character):03o}", character)
     return path
 
 

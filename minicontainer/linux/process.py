@@ -1,6 +1,7 @@
 """Processes: their birth into namespaces, moving between namespaces, handles on them, their signals.
 
-clone(2), unshare(2), setns(2), pidfd_open(2), pidfd_send_signal(2), prctl(2), close_range(2), signalfd(2).
+clone(2), unshare(2), setns(2), pidfd_open(2), pidfd_send_signal(2), pidfd_getfd(2), prctl(2), close_range(2),
+signalfd(2).
 """
 
 from __future__ import annotations
@@ -77,6 +78,14 @@ def pidfd_open(pid: int) -> int:
 def pidfd_send_signal(pidfd: int, number: int) -> None:
     """Send a signal to the process behind `pidfd`. Raises ProcessLookupError when it has ended and was reaped."""
     signal.pidfd_send_signal(pidfd, number)
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A file descriptor of ours, close-on-exec, for what another process has open as `fd` (Linux 5.6).
+
+    Raises OSError: EPERM (it takes the right to trace that process), EBADF, ESRCH.
+    """
+    return call("pidfd_getfd", pidfd, fd, 0)
 
 
 def prctl(option: int, argument: int = 0) -> int:

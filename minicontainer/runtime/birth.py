@@ -77,7 +77,7 @@ def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | 
     def main() -> int:
         nonlocal in_init
         in_init = True
-        return _init(spec, steps, theirs, ours, sources, stdio)
+        return _init(spec, steps, group.part(1) if group else None, theirs, ours, sources, stdio)
 
     ours, theirs = Channel.pair(files=spec.process.terminal)
     try:
@@ -89,7 +89,7 @@ def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | 
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # init's from its first moment: it shall lose none
         try:
             kinds = [kind for kind in _BIRTHRIGHT if kind in spec.namespaces]
-            born, entered = _spawn(main, kinds, group, steps)
+            born, is_in = _spawn(main, kinds, group, steps)
         finally:
             if (
                 in_init or os.getpid() != caller
@@ -100,11 +100,11 @@ def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | 
         pidfd = os.pidfd_open(pid)  # a child that is not waited for: the number is surely its own
         theirs.close()
 
-        # Init waits. We say who its users are and put it into its group: that must precede its cgroup namespace.
+        # Init waits. We say who its users are, and put it into its group as far as only we may, in a v2 tree.
         if Namespace.USER in spec.namespaces:
             steps.write_maps(pid, spec.uid_mappings, spec.gid_mappings)
-        if group and entered != group.directories:
-            steps.enter_group(group.without(entered), pid)
+        if group and group.unified and not is_in:
+            steps.enter_group(group.part(2), pid)
         console = _accompany(ours, interrupts)
         return Running(pid, pidfd, console, group)
     except BaseException as error:
@@ -139,22 +139,20 @@ def _group(spec: Spec, steps: Steps) -> Group | None:
     return group if group.places else None
 
 
-def _spawn(
-    main: Callable[[], int], kinds: list[Namespace], group: Group | None, steps: Steps
-) -> tuple[object, list[str]]:
-    """Let the step make init; returns its pid, and the directories of its group that it was born into.
+def _spawn(main: Callable[[], int], kinds: list[Namespace], group: Group | None, steps: Steps) -> tuple[object, bool]:
+    """Let the step make init; returns its pid, and whether it was born into its group in the v2 tree.
 
-    With v2 that is one call instead of two, and no moment in between. A step that a student has written need not know
-    of it: then init is put into its group afterwards, as on v1.
+    That is one call instead of two, and no moment in between. Where a student has written one of these steps, it is
+    two: their spawn_init need not know of groups, and their enter_group is to be seen at work.
     """
-    code = getattr(steps.spawn_init, "__code__", None)
-    if group and group.unified and code and "cgroup" in code.co_varnames[: code.co_argcount]:
+    ours = steps.spawn_init is Steps.spawn_init and steps.enter_group is Steps.enter_group
+    if group and group.unified and ours:
         place = os.open(group.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return steps.spawn_init(main, kinds, place), [group.unified]
+            return steps.spawn_init(main, kinds, place), True
         finally:
             os.close(place)
-    return steps.spawn_init(main, kinds), []
+    return steps.spawn_init(main, kinds), False
 
 
 def _accompany(channel: Channel, interrupts: int | None) -> int | None:
@@ -194,7 +192,9 @@ def _accompany(channel: Channel, interrupts: int | None) -> int | None:
         raise
 
 
-def _init(spec: Spec, steps: Steps, channel: Channel, callers: Channel, sources: list[int], stdio: Stdio) -> int:
+def _init(
+    spec: Spec, steps: Steps, group: Group | None, channel: Channel, callers: Channel, sources: list[int], stdio: Stdio
+) -> int:
     """Process 1. Returns the exit status of the container (or never, where the program takes its place)."""
     try:
         # Here: our own PID namespace, and our own user namespace if there is to be one, in which we are nobody yet.
@@ -208,7 +208,11 @@ def _init(spec: Spec, steps: Steps, channel: Channel, callers: Channel, sources:
         if spec.die_with_parent:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-        # Root of whatever user namespace we are in. What is one call each:
+        # Root of whatever user namespace we are in. Into our group, before a cgroup namespace shows where we are:
+        if group and group.places:
+            steps.enter_group(group, 0)
+
+        # What is one call each:
         steps.leave_keys()
         if Namespace.CGROUP in spec.namespaces:
             steps.hide_cgroup_path()

@@ -102,6 +102,8 @@ def apply(limits: Limits, group: Group, steps: Steps) -> None:
     if limits.oom_kill_disable:
         steps.disable_oom_killer(group)
 
+    if limits.cpu_idle is not None:  # before its shares: a group that is idle is refused any
+        steps.yield_cpu(group, limits.cpu_idle)
     if limits.cpu_shares is not None:
         steps.share_cpu(group, limits.cpu_shares)
     quota, period = limits.cpu_quota, limits.cpu_period or PERIOD
@@ -109,8 +111,6 @@ def apply(limits: Limits, group: Group, steps: Steps) -> None:
         quota = int(limits.cpus * period)
     if quota is not None or limits.cpu_period is not None:
         steps.throttle(group, -1 if quota is None else quota, period, limits.cpu_burst or 0)
-    if limits.cpu_idle is not None:
-        steps.yield_cpu(group, limits.cpu_idle)
     if limits.cpuset_cpus is not None or limits.cpuset_mems is not None:
         steps.pin(group, limits.cpuset_cpus, limits.cpuset_mems)
 

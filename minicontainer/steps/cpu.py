@@ -89,8 +89,9 @@ def _listed(text: str) -> set[int]:
     """The numbers of a list such as ``0-2,7``. Raises LimitUnavailable."""
     numbers = set[int]()
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal() and len(last or first) < 6):
+        first, dash, last = part.partition("-")
+        numerals = (first, last) if dash else (first,)
+        if not all(numeral.isascii() and numeral.isdecimal() and len(numeral) < 6 for numeral in numerals):
             raise LimitUnavailable(errno.EINVAL, f'cannot understand "{text}": write numbers, such as 0 or 0-2,7')
         numbers |= set(range(int(first), int(last or first) + 1))
     return numbers

@@ -125,7 +125,7 @@ def read_rule(text: str) -> Rule:
     numbers = words[1].split(":") if len(words) == 3 else []
     if len(numbers) != 2 or words[0] not in ("a", "b", "c") or not words[2] or not set(words[2]) <= set("rwm"):
         raise wrong
-    if not all(number == "*" or (number.isdecimal() and len(number) < 10) for number in numbers):
+    if not all(number == "*" or (number.isascii() and number.isdecimal() and len(number) < 10) for number in numbers):
         raise wrong
     major, minor = (None if number == "*" else int(number) for number in numbers)
     return words[0], major, minor, "".join(letter for letter in "rwm" if letter in words[2])

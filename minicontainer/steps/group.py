@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import select
 import signal
@@ -23,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from minicontainer.linux import in_user_namespace, mount, umount2
 from minicontainer.linux.cgroups import (
     BUILT_IN,
-    CONTROLLERS,
     SUCCESSOR,
     Hierarchy,
     hierarchies,
@@ -40,8 +40,15 @@ PARENT = "minicontainer"
 MOUNTS = "/run/minicontainer/cgroup"
 """Where we mount a v1 controller that is in no tree, such as net_cls: in a place of ours, never over the host's."""
 
+PATIENCE = 10
+"""Seconds for what was killed to be gone: in uninterruptible sleep, it cannot be killed, only waited for."""
+
 DELEGATED = ("", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks")
 """What a group's user must own to make groups below it; its limits, which they must not lift, are not among it."""
+
+
+ATTEMPTS = 100
+"""So often a group is begun again that others take away while it is made."""
 
 
 class Group(Record):
@@ -67,9 +74,9 @@ class Group(Record):
         """Every directory of the group, each once."""
         return list(dict.fromkeys(directory for _, directory in self.places.values()))
 
-    def without(self, directories: Sequence[str]) -> Group:
-        """The same group, but for these directories."""
-        return Group(self.name, {one: place for one, place in self.places.items() if place[1] not in directories})
+    def part(self, version: int) -> Group:
+        """What it is in the trees of this version."""
+        return Group(self.name, {one: place for one, place in self.places.items() if place[0] == version})
 
     @property
     def unified(self) -> str | None:
@@ -113,13 +120,16 @@ def create_group(name: str, needed: Sequence[str], also: Sequence[str] = ()) -> 
         raise
 
 
-def enter_group(group: Group, pid: int) -> None:
-    """Put the process `pid`, and with it every process that it starts from now on, into the group.
+def enter_group(group: Group, pid: int = 0) -> None:
+    """Put the process `pid` (0: the caller), and with it every process that it starts from now on, into the group.
+
+    To move another process, the kernel first waits until nobody forks: an RCU grace period, some 10 ms. Who moves its
+    only thread itself, as v1 can with ``tasks``, is spared that. (v2 has CLONE_INTO_CGROUP.)
 
     Raises LimitUnavailable: EACCES (v2: not ours to move), ENOSPC (v1: a cpuset without processors), EAGAIN (pids).
     """
-    for directory in group.directories:
-        control(f"{directory}/cgroup.procs", pid)
+    for version, directory in dict.fromkeys(group.places.values()):
+        control(f"{directory}/{'tasks' if version == 1 and pid == 0 else 'cgroup.procs'}", pid)
 
 
 def delegate_group(group: Group, uid: int, gid: int) -> None:
@@ -151,9 +161,8 @@ def find_group(name: str, trees: Sequence[Hierarchy] | None = None) -> Group:
     for tree in hierarchies() if trees is None else trees:
         directory = f"{tree.home()}/{PARENT}/{name}"
         if os.path.isdir(directory):
-            for controller in CONTROLLERS:
-                if tree.has(controller):
-                    places.setdefault(controller, (tree.version, directory))
+            for controller in tree.usable():
+                places.setdefault(controller, (tree.version, directory))
     return Group(name, places)
 
 
@@ -162,21 +171,24 @@ def list_groups() -> list[str]:
     found = set[str]()
     for tree in hierarchies():
         top = f"{tree.home()}/{PARENT}"
-        found |= {directory.removeprefix(top).lstrip("/") for directory, _, _ in os.walk(top)}
+        found |= {directory.removeprefix(top).lstrip("/") for directory in _walk(top)}
     return sorted(found)
 
 
-def remove_empty_groups() -> None:
-    """Remove the groups of ours that only held others, and mounts of ours that nobody uses.
+def remove_empty_groups(name: str = "") -> None:
+    """Remove the group `name` and those above it where they hold nothing, and mounts of ours that nobody uses.
 
-    `remove_group` does it for its own; this is for those whose maker was killed half-way.
+    `remove_group` does it for its own; this is for those whose maker was killed half-way. Only for groups that hold
+    others: one that is made for a container is empty too, until the container is in it.
     """
     for tree in hierarchies():
-        for directory, _, _ in os.walk(f"{tree.home()}/{PARENT}", topdown=False):
-            _remove_empty(directory)
+        directory = f"{tree.home()}/{PARENT}"
+        for part in [*reversed([*itertools.accumulate(filter(None, name.split("/")), "{}/{}".format)]), ""]:
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{directory}/{part}")
     if os.path.isdir(MOUNTS):
-        for name in os.listdir(MOUNTS):
-            _unmount(f"{MOUNTS}/{name}")
+        for controllers in os.listdir(MOUNTS):
+            _unmount(f"{MOUNTS}/{controllers}")
 
 
 def control(file: str, value: object, advice: str = "") -> None:
@@ -206,24 +218,25 @@ def _make(tree: Hierarchy, controllers: Sequence[str], name: str) -> str:
     home = tree.home()
     wanted = [f"+{SUCCESSOR.get(one, one)}" for one in controllers if one not in BUILT_IN and tree.version == 2]
     switches = " ".join(wanted)
-    while True:
+    for attempt in range(ATTEMPTS):
         directory = home
         try:
             for part in (PARENT, *name.split("/")):
                 if switches:
-                    control(f"{directory}/cgroup.subtree_control", switches, _no_internal_processes(directory))
+                    _switch_on(directory, switches)
                 directory = f"{directory}/{part}"
                 _mkdir(directory)
                 if tree.version == 1 and "cpuset" in tree.controllers:
                     _inherit_cpuset(directory)
             return directory
-        except FileNotFoundError:
-            if not os.path.isdir(home):
+        except OSError as error:
+            # Somebody has just removed the last group in there, and with it the one above: begin again. ENODEV: while
+            # we wrote to it. ENOENT: or has made it anew already, and has not switched on there what we need.
+            gone = error.errno in (errno.ENOENT, errno.ENODEV) and os.path.isdir(home)
+            if not gone or attempt == ATTEMPTS - 1:
+                _remove_empty(directory)
                 raise
-            # Somebody has just removed the last group in there, and with it the one above: begin again.
-        except OSError:
-            _remove_empty(directory)
-            raise
+    raise AssertionError("not reached")
 
 
 def _mkdir(directory: str) -> None:
@@ -251,15 +264,22 @@ def _inherit_cpuset(directory: str) -> None:
                 control(f"{directory}/{file}", read(f"{os.path.dirname(directory)}/{file}"))
 
 
-def _no_internal_processes(directory: str) -> str:
-    return (
+def _switch_on(directory: str, controllers: str) -> None:
+    """Let these controllers, ``+memory +pids``, work in the groups below a v2 group."""
+    advice = (
         f"v2 lets a group have either processes or groups with controllers; move the processes of {directory} into a "
         f"group below it"
     )
+    try:
+        control(f"{directory}/cgroup.subtree_control", controllers, advice)
+    except LimitUnavailable as error:
+        if error.errno == errno.ENODEV:  # the group is just being removed
+            raise FileNotFoundError(errno.ENOENT, error.strerror) from None
+        raise
 
 
 def _remove(directory: str) -> None:
-    deadline = time.monotonic() + 10  # s; a process in uninterruptible sleep cannot be killed, only waited for
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             os.rmdir(directory)
@@ -270,24 +290,81 @@ def _remove(directory: str) -> None:
             if time.monotonic() > deadline:
                 raise
         with contextlib.suppress(FileNotFoundError):  # it goes while we look
-            for pidfd in _kill(directory):
-                select.select([pidfd], [], [], 1)
-                os.close(pidfd)
-            with os.scandir(directory) as entries:  # groups that were made inside
-                for entry in entries:
-                    if entry.is_dir():
-                        _remove(entry.path)
+            if _empty(directory):
+                deadline = time.monotonic() + PATIENCE
+
+
+def _empty(directory: str) -> int:
+    """Kill what is in the group, and remove the groups that were made inside; returns how many.
+
+    Down and up by one step at a time: somebody may have put groups into groups, deeper than a path can be long, or than
+    Python lets a function call itself.
+    """
+    step = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    here, way, removed = os.open(directory, step), list[str](), 0
+    deadline, arrived = time.monotonic() + PATIENCE, True
+    try:
+        while time.monotonic() < deadline:
+            place = f"/proc/self/fd/{here}"
+            if arrived:
+                for pidfd in _kill(place):
+                    select.select([pidfd], [], [], 1)
+                    os.close(pidfd)
+            with os.scandir(place) as entries:
+                inner = next((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), None)
+            if inner is None and not way:
+                break
+            there = os.open(inner or "..", step, dir_fd=here)
+            os.close(here)
+            here, arrived = there, inner is not None
+            if inner is not None:
+                way.append(inner)
+                continue
+            with contextlib.suppress(OSError):  # EBUSY: the dead have not left it yet; we shall come by again
+                os.rmdir(way.pop(), dir_fd=here)
+                deadline, removed = time.monotonic() + PATIENCE, removed + 1
+    finally:
+        os.close(here)
+    return removed
+
+
+def _has_processes(directory: str) -> bool:
+    try:
+        return bool(read(f"{directory}/cgroup.procs"))
+    except OSError as error:
+        return error.errno == errno.EOPNOTSUPP  # v2: a threaded group; they are listed above it
+
+
+def _walk(top: str) -> list[str]:
+    """The directory `top`, if it is there, and all groups below it, each after the one above it.
+
+    Not os.walk(): up to Python 3.11 that calls itself, once for each of the groups that are inside one another.
+    """
+    found = [top] if os.path.isdir(top) else []
+    for directory in found:  # it grows meanwhile
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            found += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return found
 
 
 def _kill(directory: str) -> list[int]:
     """SIGKILL to everything in the group; returns pidfds, which become readable as the processes end."""
-    pidfds = []
-    for pid in map(int, read(f"{directory}/cgroup.procs").split()):
+    pidfds = list[int]()
+    # v2, Linux 5.14: all at once, those of groups below too, and no fork slips through
+    with contextlib.suppress(OSError):
+        write(f"{directory}/cgroup.kill", 1)
+    try:
+        pids = read(f"{directory}/cgroup.procs").split()
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # v2: a threaded group; the one above it has its processes
+            raise
+        pids = []
+    for pid in map(int, pids):
         with contextlib.suppress(ProcessLookupError):
             pidfds.append(os.pidfd_open(pid))
             signal.pidfd_send_signal(pidfds[-1], signal.SIGKILL)
-    if pidfds and os.path.exists(state := f"{directory}/freezer.state"):
-        write(state, "THAWED")  # on v1, what is frozen does not even die
+    with contextlib.suppress(FileNotFoundError):  # on v1, what is frozen does not even die, and so it is with all below
+        write(f"{directory}/freezer.state", "THAWED")
     return pidfds
 
 
@@ -324,9 +401,6 @@ def _unmount(mountpoint: str) -> None:
     with _mounts_locked():
         if not os.path.isdir(f"{mountpoint}/{PARENT}"):
             _take_down(mountpoint)
-    with contextlib.suppress(OSError):
-        os.rmdir(MOUNTS)
-        os.rmdir(os.path.dirname(MOUNTS))
 
 
 def _take_down(mountpoint: str) -> None:
@@ -342,20 +416,31 @@ def _take_down(mountpoint: str) -> None:
         select.select([], [], [], 0.005)
     with contextlib.suppress(OSError):  # EINVAL: it never was one; EBUSY: somebody looks around in there
         umount2(mountpoint)
-    with contextlib.suppress(OSError):
-        os.rmdir(mountpoint)
+    for directory in (mountpoint, MOUNTS, os.path.dirname(MOUNTS)):  # with the lock held: see _lock_mounts
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
 
 
 @contextlib.contextmanager
 def _mounts_locked() -> Iterator[None]:
     """One at a time: a directory must not be made where a mount has just been taken away."""
-    while True:
-        os.makedirs(MOUNTS, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            fd = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
-            break
+    while (fd := _lock_mounts()) < 0:
+        pass
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def _lock_mounts() -> int:
+    """The lock, or -1: while we waited, its directory was removed, and perhaps made again; begin again."""
+    os.makedirs(MOUNTS, exist_ok=True)
+    fd = -1
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.samestat(os.fstat(fd), os.stat(MOUNTS)):
+            return fd
+    if fd >= 0:
+        os.close(fd)
+    return -1

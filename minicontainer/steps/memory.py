@@ -24,6 +24,8 @@ def limit_memory(group: Group, limit: int, total: int | None = None) -> None:
     """
     version, directory = group["memory"]
     total = limit if total is None else total
+    for value in (limit, total):
+        _refuse_overflow(f"{directory}/{'memory.max' if version == 2 else 'memory.limit_in_bytes'}", value)
     in_use = "the group uses more than that, and cannot give it back: choose a higher limit, or stop something in it"
     if version == 2:
         _give_back(directory, limit, in_use)
@@ -36,8 +38,14 @@ def limit_memory(group: Group, limit: int, total: int | None = None) -> None:
         del files[1]
     elif limit == UNLIMITED or limit > int(read(files[1][0])):
         files.reverse()  # at no moment may the limit of both together be the smaller one: on the way up it goes first
-    for file, value in files:
-        control(file, value, in_use)
+    before = read(files[0][0])
+    control(*files[0], in_use)
+    try:
+        for file, value in files[1:]:
+            control(file, value, in_use)
+    except LimitUnavailable:
+        write(files[0][0], before)  # with swap, the one can be kept where both together cannot
+        raise
 
 
 def protect_memory(
@@ -67,6 +75,7 @@ def protect_memory(
         wanted = {"memory.soft_limit_in_bytes": reservation}
     for file, value in wanted.items():
         if value is not None:
+            _refuse_overflow(f"{directory}/{file}", value)
             control(f"{directory}/{file}", "max" if version == 2 and value == UNLIMITED else value)
 
 
@@ -82,6 +91,14 @@ def count_oom_kills(group: Group) -> int:
     """How many processes of the group the kernel has killed for want of memory."""
     version, directory = group["memory"]
     return fields(f"{directory}/{'memory.events' if version == 2 else 'memory.oom_control'}").get("oom_kill", 0)
+
+
+def _refuse_overflow(file: str, value: int) -> None:
+    """The kernel reads 64 bits, and takes what is above for what is left of it: 2**70 is 0."""
+    if value >= 1 << 63:
+        raise LimitUnavailable(
+            errno.EINVAL, f'write({file}, "{value}"): EINVAL (not tried); it is no number of 63 bits'
+        )
 
 
 def _give_back(directory: str, limit: int, in_use: str) -> None:

@@ -71,8 +71,14 @@ SET = (
 )  # fmt: skip
 """Controller, its limits on v1, and on v2."""
 
-UNSET = ("", "max", "0", "-1", "100", "1024", "max 100000", "THAWED", "default 100", "100 (default)")
-"""What these files say in a new group; v1 writes no limit of memory as a number near 2**63."""
+UNSET = {
+    "memory.low": "0", "memory.min": "0",
+    "cpu.shares": "1024", "cpu.weight": "100", "cpu.cfs_quota_us": "-1", "cpu.max": "max 100000", "cpu.idle": "0",
+    "cpu.cfs_burst_us": "0", "cpu.max.burst": "0",
+    "blkio.bfq.weight": "100", "io.bfq.weight": "default 100", "net_cls.classid": "0",
+    "freezer.state": "THAWED", "cgroup.freeze": "0",
+}  # fmt: skip
+"""What these files say in a new group; all others "max", or v1 for memory a number near 2**63."""
 
 
 def limits_of(group: Group) -> dict[str, str]:
@@ -83,7 +89,8 @@ def limits_of(group: Group) -> dict[str, str]:
         for file in (first if version == 1 else second if version == 2 else "").split():
             value = ", ".join(_lines(f"{directory}/{file}"))
             inherited = controller == "cpuset" and _lines(f"{os.path.dirname(directory)}/{file}") == [value]
-            if value not in UNSET and not inherited and not (value.isdecimal() and int(value) >= 1 << 60):
+            unset = value in ("", "max", UNSET.get(file)) or (value.isdecimal() and int(value) >= 1 << 60)
+            if not unset and not inherited:
                 found[file] = value
     return found
 

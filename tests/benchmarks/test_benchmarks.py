@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import grading, shell_start, warm_start
+from benchmarks import calls, grading, groups, shell_start, stats, warm_start
 from benchmarks.measure import Goal, Report, Series, take_turns
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="the benchmarks that start containers want root")
@@ -40,6 +40,35 @@ def test_warm_start_measures_both_sides(nothing_left: None) -> None:
     report = warm_start.measure(rounds=1)
     assert {series.name for series in report.series} == {warm_start.C, warm_start.PYTHON}
     assert all(sample > 0 for series in report.series for sample in series.samples)
+
+
+@root_only
+@compiler_only
+def test_groups_measures_every_kind_on_both_sides_and_names_the_others(nothing_left: None) -> None:
+    report = groups.measure(rounds=1)
+    measured = {series.name.rpartition(": ")[0] for series in report.series}
+    assert measured | set(report.missing) == set(groups.KINDS)
+    assert {series.name.rpartition(": ")[2] for series in report.series} == {"C", "Python"}
+
+
+@root_only
+def test_the_calls_for_a_group_are_noted_in_their_order(nothing_left: None) -> None:
+    noted = calls.of_a_group()
+    made = [path for _, what, path, _ in noted if what == "mkdir" and path.endswith(calls.HERE)]
+    removed = [path for _, what, path, _ in noted if what == "rmdir" and path.endswith(calls.HERE)]
+    joined = [path for when, _, path, _ in noted if when in ("clone", "join")]
+    assert made
+    assert sorted(made) == sorted(removed) == sorted(path.removesuffix("/cgroup.procs") for path in joined)
+    assert [when for when, *_ in noted] == sorted(
+        (when for when, *_ in noted), key=["before", "clone", "join", "after"].index
+    )
+
+
+@root_only
+def test_stats_looks_at_containers_that_run(nothing_left: None) -> None:
+    report = stats.measure(rounds=1, containers=2)
+    assert report[stats.OURS].median > 0
+    assert report[stats.COMMAND].median > report[stats.OURS].median
 
 
 @root_only
@@ -92,6 +121,13 @@ def test_a_report_says_whether_the_goal_was_reached() -> None:
     assert report.achieved() == 2.0
     assert "NOT reached" in report.verdict()
     assert Report("x", "X", "ms", [slow], Goal("ours", 4.0)).verdict().endswith(": reached")
+
+
+def test_a_report_may_have_several_goals() -> None:
+    ours, theirs = Series("ours", (3.0,)), Series("theirs", (2.0,))
+    report = Report("x", "X", "ms", [ours, theirs], Goal("ours", 2.0), more_goals=[Goal("theirs", 2.0)])
+    assert [goal["reached"] for goal in report.to_dict()["goals"]] == [False, True]
+    assert report.verdict(report.goals[1]).endswith(": reached")
 
 
 def test_the_command_writes_every_sample_and_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,12 @@ pytestmark = needs_root
 class Terminal:
     """A terminal with the command in it, and somebody who types and reads."""
 
-    def __init__(self, master: int, process: subprocess.Popen[bytes], slave: int) -> None:
+    def __init__(self, master: int, process: subprocess.Popen[bytes], slave: int, before: list[object]) -> None:
         self.master = master
         self.process = process
         self.slave = slave
+        self.before = before
+        """Its mode before the command was started."""
         self.seen = b""
 
     def type(self, text: str) -> None:
@@ -78,11 +80,12 @@ def terminal(minicontainer: Command, *arguments: str) -> Iterator[Terminal]:
     """The command as the foreground process group of a session with a controlling terminal of 33 rows, 99 columns."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    before = termios.tcgetattr(slave)
     process = subprocess.Popen(
         minicontainer.line(*arguments), stdin=slave, stdout=slave, stderr=slave,
         start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
     )  # fmt: skip
-    window = Terminal(master, process, slave)
+    window = Terminal(master, process, slave, before)
     try:
         yield window
     finally:
@@ -275,7 +278,6 @@ def test_an_interrupt_while_it_starts(minicontainer: Command) -> None:
     """^C in the window before the terminal is raw: the whole foreground group is hit, and nothing is left."""
     for moment in range(12):
         with terminal(minicontainer, *SHELL) as window:
-            before = window.mode()
             select.select([], [], [], moment * 0.004)
             window.type("\x03")
             # A shell that is there already survives it, and drops the line that it is in the middle of: type it again.
@@ -286,7 +288,7 @@ def test_an_interrupt_while_it_starts(minicontainer: Command) -> None:
                     while select.select([window.master], [], [], 0.3)[0]:
                         window.seen += os.read(window.master, 1 << 16)
             assert window.process.poll() in (130, -signal.SIGINT), window.seen
-            assert window.mode() == before
+            assert window.mode() == window.before
         assert minicontainer.containers() == [], f"^C after {moment * 4} ms"
 
 

@@ -231,7 +231,7 @@ def test_an_ordinary_user_is_told_what_would_work(groups: Groups, capfd: pytest.
             os._exit(0)
     os.waitpid(child, 0)
     told = capfd.readouterr().out
-    assert "minicontainer" in told and "EACCES" in told and "delegated to you" in told, told
+    assert "/sys/fs/cgroup" in told and "EACCES" in told and "delegated to you" in told, told
     assert find_group("not-allowed").places == {}
 
 
