@@ -14,14 +14,13 @@ from minicontainer.engine.store import Config, State, Store
 from minicontainer.images.busybox import busybox_image
 from minicontainer.images.errors import ImageError
 from minicontainer.linux import Namespace, in_user_namespace, thread_count
-from minicontainer.linux.cgroups import hierarchies
 from minicontainer.record import Record
 from minicontainer.runtime.birth import Running, start
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Mount, Overlay, Process, Spec
 from minicontainer.steps import Steps
-from minicontainer.steps.group import Group, find_group, remove_empty_groups, remove_group
+from minicontainer.steps.group import Group, find_group, find_groups, remove_empty_groups, remove_group
 from minicontainer.steps.user import IdMap
 
 TYPE_CHECKING = False
@@ -267,11 +266,11 @@ class Engine:
         """What each of these containers, or each that runs, uses now. `before`: the look `seconds` ago, by id."""
         from minicontainer.engine import resources
 
-        found, trees = [], hierarchies()
-        for config in self.store.all() if configs is None else configs:
-            state = self.state(config)
+        found, configs = [], self.store.all() if configs is None else configs
+        groups = find_groups([config.group for config in configs])
+        for config in configs:
+            state, group = self.state(config), groups[config.group]
             if state.status == "running":
-                group = find_group(config.group, trees)
                 with contextlib.suppress(OSError):  # it ends while we look
                     past = (before or {}).get(config.id)
                     found.append(resources.look(config, state.started, group, self._steps, past, seconds))

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
-from minicontainer.linux.cgroups import BUILT_IN, SUCCESSOR, hierarchies, read
+from minicontainer.linux.cgroups import BUILT_IN, SUCCESSOR, read
 from minicontainer.record import Record
 from minicontainer.runtime import limits
 from minicontainer.runtime.limits import Limits
 from minicontainer.steps import Steps
-from minicontainer.steps.group import Group, LimitUnavailable, find_group, list_groups
+from minicontainer.steps.group import Group, LimitUnavailable, find_groups, list_groups
 from minicontainer.steps.usage import Usage, limits_of
 
 TYPE_CHECKING = False
@@ -142,14 +142,11 @@ def _way_back(group: Group, before: Limits, after: Limits) -> Limits:
     lifted = _LIFTED.asdict()
     if after.cpus is not None:
         lifted["cpus"], lifted["cpu_quota"] = None, -1
-    files = [file for file, _ in after.unified]
     for name, kind in (("cpuset_cpus", "cpus"), ("cpuset_mems", "mems")):
-        if getattr(before, name) is None and getattr(after, name) is not None:
+        if getattr(after, name) is not None:  # to all that there are: v2 lets nobody empty it again who runs
             version, directory = group["cpuset"]
-            if version == 2:
-                files.append(f"cpuset.{kind}")  # empty unless somebody is pinned
-            else:
-                lifted[name] = read(f"{os.path.dirname(directory)}/cpuset.effective_{kind}")
+            effective = f"cpuset.{kind}.effective" if version == 2 else f"cpuset.effective_{kind}"
+            lifted[name] = read(f"{os.path.dirname(directory)}/{effective}")
     if before.cpus is not None or (after.cpus is None and after.cpu_quota is None and after.cpu_period is None):
         del lifted["cpu_quota"]
     back = {
@@ -163,7 +160,7 @@ def _way_back(group: Group, before: Limits, after: Limits) -> Limits:
         "rdma": [(device, (1 << 31) - 1, (1 << 31) - 1) for device, _, _ in after.rdma],
         "misc": [(resource, (1 << 64) - 1) for resource, _ in after.misc],
         "net_priorities": [(interface, 0) for interface, _ in after.net_priorities],
-        "unified": [(file, _present(group, file)) for file in files],
+        "unified": [(file, _present(group, file)) for file, _ in after.unified],
     }
     for name, entries in none.items():
         back[name] = _entries(name, Limits(**{name: entries}), before)
@@ -242,14 +239,10 @@ def look(config: Config, born: int | None, group: Group, steps: Steps, before: S
 
 def tree(containers: Mapping[str, str], steps: Steps) -> list[Node]:
     """Every group of ours, each after the one above it; `containers`: a group's name → its container's."""
-    trees = hierarchies()
-    nodes = []
-    for name in list_groups():
-        group = find_group(name, trees)
-        nodes.append(
-            Node(name, containers.get(name, ""), group.directories, limits_of(group), steps.measure_group(group))
-        )
-    return nodes
+    return [
+        Node(name, containers.get(name, ""), group.directories, limits_of(group), steps.measure_group(group))
+        for name, group in find_groups(list_groups()).items()
+    ]
 
 
 def _uptime() -> float:

@@ -78,7 +78,7 @@ def hierarchies() -> list[Hierarchy]:
     """Every tree of control groups that is mounted here, each once; those of v1 first."""
     own = _own_groups()
     found: dict[tuple[str, ...], Hierarchy] = {}
-    for line in read(MOUNTINFO).split("\n"):
+    for line in _lines(MOUNTINFO):
         before, _, after = line.partition(" - ")
         if not after.startswith("cgroup"):
             continue
@@ -134,12 +134,16 @@ def missing(controller: str) -> str:
 def read(file: str) -> str:
     """All of a control file, without the last newline. Raises OSError.
 
-    Four system calls, where open() makes nine: statistics are read from hundreds of such files.
+    Three system calls, where open() makes nine: statistics are read from hundreds of such files. The kernel fills a
+    page with as many lines as there is room for, and in these files none is half a page long: so less than that is
+    the end.
     """
     fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(fd, 1 << 16)
-        while more := os.read(fd, 1 << 16):
+        more = text
+        while len(more) >= 2048:
+            more = os.read(fd, 1 << 16)
             text += more
     finally:
         os.close(fd)
@@ -175,7 +179,7 @@ def _own_groups() -> dict[str, str]:
 
 def _alive() -> dict[tuple[str, ...], str]:
     """The controllers of each tree that the kernel has, mounted or not → the caller's group in it; ("",) is v2."""
-    lines = [line.split(":", 2) for line in read(OWN_GROUPS).split("\n")]
+    lines = [line.split(":", 2) for line in _lines(OWN_GROUPS)]
     return {tuple(controllers.split(",")): path for _, controllers, path in lines}
 
 
@@ -184,6 +188,12 @@ def _below(top: str, path: str) -> str:
     if top in ("/", path):
         return path if top == "/" and not path.startswith("/..") else "/"
     return path.removeprefix(top) if path.startswith(f"{top}/") else "/"
+
+
+def _lines(file: str) -> list[str]:
+    """The lines of a file of /proc, which may be as long as they like."""
+    with open(file, encoding="utf-8", errors="surrogateescape", newline="\n") as opened:
+        return opened.read().removesuffix("\n").split("\n")
 
 
 def _unescaped(path: str) -> str:

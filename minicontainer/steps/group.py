@@ -155,15 +155,24 @@ def remove_group(group: Group) -> None:
         _remove_empty(os.path.dirname(directory))
 
 
-def find_group(name: str, trees: Sequence[Hierarchy] | None = None) -> Group:
+def find_group(name: str) -> Group:
     """The group `name` as it is on disk now, in whichever trees: for whoever did not make it, or forgot how."""
-    places = dict[str, tuple[int, str]]()
-    for tree in hierarchies() if trees is None else trees:
-        directory = f"{tree.home()}/{PARENT}/{name}"
-        if os.path.isdir(directory):
-            for controller in tree.usable():
-                places.setdefault(controller, (tree.version, directory))
-    return Group(name, places)
+    return find_groups([name])[name]
+
+
+def find_groups(names: Sequence[str]) -> dict[str, Group]:
+    """Likewise several, by name. Directories are listed, and not asked for one by one: there may be hundreds."""
+    places: dict[str, dict[str, tuple[int, str]]] = {name: {} for name in names}
+    for tree in hierarchies():
+        top, listed = f"{tree.home()}/{PARENT}", dict[str, set[str]]()
+        for name, found in places.items():
+            above, _, last = f"/{name}".rpartition("/")
+            if above not in listed:
+                listed[above] = _directories(f"{top}{above}")
+            if last in listed[above]:
+                for controller in tree.usable():
+                    found.setdefault(controller, (tree.version, f"{top}/{name}" if name else top))
+    return {name: Group(name, found) for name, found in places.items()}
 
 
 def list_groups() -> list[str]:
@@ -211,6 +220,13 @@ def control(file: str, value: object, advice: str = "") -> None:
         elif advice:
             told += f"; {advice}"
         raise LimitUnavailable(error.errno, told) from None
+
+
+def _directories(directory: str) -> set[str]:
+    """The names of the groups in a group; and "", the group itself, if it is there."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return {"", *(entry.name for entry in entries if entry.is_dir())}
+    return set()
 
 
 def _make(tree: Hierarchy, controllers: Sequence[str], name: str) -> str:

@@ -88,7 +88,8 @@ def limits_of(group: Group) -> dict[str, str]:
         version, directory = group.places.get(controller, (0, ""))
         for file in (first if version == 1 else second if version == 2 else "").split():
             value = ", ".join(_lines(f"{directory}/{file}"))
-            inherited = controller == "cpuset" and _lines(f"{os.path.dirname(directory)}/{file}") == [value]
+            above = f"{os.path.dirname(directory)}/{file}{'.effective' if version == 2 else ''}"
+            inherited = controller == "cpuset" and _lines(above) == [value]
             unset = value in ("", "max", UNSET.get(file)) or (value.isdecimal() and int(value) >= 1 << 60)
             if not unset and not inherited:
                 found[file] = value
