@@ -17,15 +17,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from labs.grading import errands
-from labs.grading.checks import Wrong, deadline, plain
+from labs.grading.checks import Late, Wrong, deadline, plain
 from labs.grading.classroom import BUSYBOX, PLACE
 from labs.grading.observed import Observed
-from labs.grading.observed_group import ObservedGroup
+from labs.grading.observed_group import ImitatedGroup, ObservedGroup
 from labs.grading.sandbox import Line, Sandbox
 from minicontainer.linux import Namespace
 
 Call = tuple[str, Sequence[Any]]
-"""A function, ``chroot.enter_chroot``, and its arguments: JSON, and {"returns": 3} for a function that does."""
+"""A function, ``chroot.enter_chroot``, and its arguments: JSON, groups, and what `inside.Performer` makes of
+{"returns": 3} (a function that does) and of a last {"keywords": {"read_bps": 1000}} (arguments by name)."""
 
 CONTAINER = frozenset(Namespace) - {Namespace.USER}
 """The namespaces of a container in the sandbox that are its own, unless a check says otherwise."""
@@ -38,7 +39,7 @@ class Performed(Observed):
         super().__init__(sandbox, pid, what)
         self._line = line
         self.returned = returned
-        """What the last function returned, if that was a number or a text: the submission's word."""
+        """What the last function returned, if that was a number, a text or a list of numbers: the submission's word."""
 
     def then(self, function: str | Sequence[Call], *args: Any) -> None:
         """Let the same process call more. Raises Wrong, Late."""
@@ -92,6 +93,21 @@ class Subject:
         """
         name = self.name("group") if below is None else f"{below.name}/{self.name('group')}"
         self.perform("group.create_group", name, list(controllers))
+        return ObservedGroup(self._sandbox, name)
+
+    def group_or_imitation(self, controller: str, *files: str) -> ObservedGroup:
+        """As `group`; where this kernel does not have the controller, a directory with such files, of v1, as if.
+
+        What a submission writes there can be read like a control file, and nothing comes of it.
+        """
+        if self._sandbox.group is None or controller in self._sandbox.group:
+            return self.group(controller)
+        directory = self.scratch()
+        self.perform([("os.open", [f"{directory}/{file}", os.O_CREAT | os.O_WRONLY, 0o600]) for file in files])
+        return ImitatedGroup(self._sandbox, directory, controller)
+
+    def observed_group(self, name: str) -> ObservedGroup:
+        """The control group of a container that was started with ``group=name``."""
         return ObservedGroup(self._sandbox, name)
 
     def until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
@@ -173,6 +189,8 @@ def _done(sandbox: Sandbox, line: Line, doing: str) -> tuple[int, object]:
         message, pid = line.receive(max(0.0, until - time.monotonic()))
         if "errand" not in message:
             break
+        if time.monotonic() > until:  # whoever never stops asking always has something for us to receive
+            raise Late(f"not done within {deadline():g} s: it asked for one device rule or counter after the other")
         number, fds = errands.run(sandbox, message["errand"])
         try:
             line.reply({"errno": number}, fds)
@@ -216,7 +234,7 @@ def _ending(status: int) -> str:
 
 def _calls(function: str | Sequence[Call], args: Sequence[Any]) -> list[Call]:
     calls = [(function, args)] if isinstance(function, str) else function
-    return [(name, [{"group": one.name} if isinstance(one, ObservedGroup) else one for one in values])
+    return [(name, [one.argument if isinstance(one, ObservedGroup) else one for one in values])
             for name, values in calls]  # fmt: skip
 
 
