@@ -106,9 +106,9 @@ def test_a_command_or_option_that_does_not_exist_is_noticed() -> None:
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for name, page in PAGES.items():
-        named = re.findall(r"(?:`|^)make ([a-z]+)\b", page.read_text(encoding="utf-8"), re.MULTILINE)
+        named = re.findall(r"(?:`|^)make ([a-z0-9-]+)\b", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert set(named) <= targets, name
 
 
