@@ -240,7 +240,7 @@ class Engine:
         resources.check(wanted)
         if self.state(config).status == "running":
             with _told(config):
-                resources.change(self._group(config), config.limits, wanted, self._steps)
+                resources.change(self._group(config), wanted, self._steps)
         config = config.replace(limits=wanted)
         self.store.change(config)
         return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -15,7 +14,7 @@ from minicontainer.record import Record
 from minicontainer.runtime import limits
 from minicontainer.runtime.limits import Limits
 from minicontainer.steps import Steps
-from minicontainer.steps.group import Group, LimitUnavailable, find_groups, list_groups
+from minicontainer.steps.group import Group, LimitUnavailable, all_or_nothing, find_groups, list_groups
 from minicontainer.steps.usage import Usage, limits_of
 
 TYPE_CHECKING = False
@@ -28,20 +27,8 @@ LEAST_MEMORY = 6 << 20
 MOST_MEMORY = 1 << 60
 """Bytes; the kernel takes what is near to 2**63 for no limit."""
 
-_LIFTED = Limits(
-    memory=-1, memory_reservation=-1, memory_low=0, memory_min=0, memory_high=-1, pids=-1, cpu_idle=False,
-    cpu_shares=1024, cpu_quota=-1, blkio_weight=100, net_class=0,
-)  # fmt: skip
-"""What a limit is set to that is to be none again."""
-
 _KEYED = {"io_rates": 2, "huge_pages": 1, "rdma": 1, "misc": 1, "net_priorities": 1, "unified": 1}
 """Limits with an entry for each device, or the like; so many words at its beginning say of which."""
-
-
-_TOGETHER = (
-    ("memory", "memory_swap"), ("cpus", "cpu_quota", "cpu_period", "cpu_burst"), ("cpu_idle", "cpu_shares"),
-)  # fmt: skip
-"""Limits of which one says how another is meant."""
 
 
 class Statistics(Record):
@@ -118,7 +105,7 @@ def laid_over(before: Limits, changes: Limits) -> Limits:
     return before.replace(**said)
 
 
-def change(group: Group, before: Limits, after: Limits, steps: Steps) -> None:
+def change(group: Group, after: Limits, steps: Steps) -> None:
     """Set the limits of a running container to `after`; all, or none. Raises OSError.
 
     Devices stay: on v1 they could only be changed by refusing all of them for a moment.
@@ -129,54 +116,8 @@ def change(group: Group, before: Limits, after: Limits, steps: Steps) -> None:
                 errno.ENODEV, f"it was started without the {controller} controller, and cannot be put under it while "
                 f"it runs: let it end, and update it for its next start"
             )  # fmt: skip
-    back = _way_back(group, before, after)
-    try:
+    with all_or_nothing():
         limits.apply(after.replace(devices=None), group, steps)
-    except BaseException:
-        _undo(group, back, steps)
-        raise
-
-
-def _way_back(group: Group, before: Limits, after: Limits) -> Limits:
-    """What sets limits to `before` again, wherever `after` sets others: where there was none, the limit is lifted."""
-    lifted = _LIFTED.asdict()
-    if after.cpus is not None:
-        lifted["cpus"], lifted["cpu_quota"] = None, -1
-    for name, kind in (("cpuset_cpus", "cpus"), ("cpuset_mems", "mems")):
-        if getattr(after, name) is not None:  # to all that there are: v2 lets nobody empty it again who runs
-            version, directory = group["cpuset"]
-            effective = f"cpuset.{kind}.effective" if version == 2 else f"cpuset.effective_{kind}"
-            lifted[name] = read(f"{os.path.dirname(directory)}/{effective}")
-    if before.cpus is not None or (after.cpus is None and after.cpu_quota is None and after.cpu_period is None):
-        del lifted["cpu_quota"]
-    back = {
-        name: value
-        for name, value in lifted.items()
-        if getattr(before, name) is None and (name == "cpu_quota" or getattr(after, name) is not None)
-    }
-    none: dict[str, Any] = {
-        "io_rates": [(device, name, 0) for device, name, _ in after.io_rates],
-        "huge_pages": [(size, MOST_MEMORY) for size, _ in after.huge_pages],
-        "rdma": [(device, (1 << 31) - 1, (1 << 31) - 1) for device, _, _ in after.rdma],
-        "misc": [(resource, (1 << 64) - 1) for resource, _ in after.misc],
-        "net_priorities": [(interface, 0) for interface, _ in after.net_priorities],
-        "unified": [(file, _present(group, file)) for file, _ in after.unified],
-    }
-    for name, entries in none.items():
-        back[name] = _entries(name, Limits(**{name: entries}), before)
-    return before.replace(**back)
-
-
-def _undo(group: Group, back: Limits, steps: Steps) -> None:
-    """Set each limit by itself: what was refused on the way there may be refused on the way back, and the rest not."""
-    left = back.asdict()
-    del left["devices"]
-    pieces = [{name: left.pop(name) for name in names} for names in _TOGETHER]
-    pieces += [{name: (entry,)} for name in _KEYED for entry in left.pop(name)]
-    pieces += [{name: value} for name, value in left.items()]
-    for piece in pieces:
-        with contextlib.suppress(OSError):
-            limits.apply(Limits(**piece), group, steps)
 
 
 def _entries(name: str, before: Limits, changes: Limits) -> tuple[Any, ...]:
@@ -191,13 +132,6 @@ def _is_under(group: Group, controller: str) -> bool:
     if version != 2 or controller in BUILT_IN:
         return bool(version)
     return SUCCESSOR.get(controller, controller) in read(f"{directory}/cgroup.controllers").split()
-
-
-def _present(group: Group, file: str) -> str:
-    """What a file of v2 says now, as it can be written again; where it cannot be read, it cannot be written either."""
-    with contextlib.suppress(OSError):
-        return read(f"{group.unified}/{file}") or "\n"
-    return "\n"
 
 
 def split(pool: int, ratio: str, how_many: int) -> list[int]:

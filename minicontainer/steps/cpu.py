@@ -60,6 +60,8 @@ def throttle(group: Group, quota: int, period: int = PERIOD, burst: int = 0) -> 
 def yield_cpu(group: Group, idle: bool = True) -> None:
     """Let the group have only the processor time that nobody else wants: SCHED_IDLE for a whole group (Linux 5.15)."""
     _, directory = group["cpu"]
+    if idle and os.path.exists(f"{directory}/cpu.idle") and read(f"{directory}/cpu.idle") == "0":
+        share_cpu(group, 1024)  # the kernel forgets them in any case
     control(f"{directory}/cpu.idle", int(idle))
 
 

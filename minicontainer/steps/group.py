@@ -206,7 +206,10 @@ def control(file: str, value: object, advice: str = "") -> None:
     FileNotFoundError says that the whole group is not there.
     """
     try:
+        before = read(file) if _journal else ""
         write(file, value)
+        if _journal:
+            _journal[-1].append((file, str(value), before))
     except OSError as error:
         told = error.strerror or str(error)
         if error.errno == errno.ENOENT:
@@ -227,6 +230,43 @@ def _directories(directory: str) -> set[str]:
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         return {"", *(entry.name for entry in entries if entry.is_dir())}
     return set()
+
+
+@contextlib.contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """What is written to control files in this block is taken back, the last first, if the block fails.
+
+    Each write was allowed with those before it in force, so each is taken back as it was made: a limit of memory, say,
+    that could be raised only after that of memory and swap together goes down before it.
+    """
+    _journal.append([])
+    try:
+        yield
+    except BaseException:
+        for file, written, before in reversed(_journal.pop()):
+            with contextlib.suppress(OSError):
+                write(file, _to_take_back(written, before))
+        raise
+    else:
+        _journal.pop()
+
+
+_journal: list[list[tuple[str, str, str]]] = []
+"""For each `all_or_nothing` that is under way: the file, what was written, and what it had said before."""
+
+
+def _to_take_back(written: str, before: str) -> str:
+    """What makes a file say again what it said: in those with a line for each disk or device, only that line.
+
+    A line that was not there is lifted: ``8:0 1048576`` by ``8:0 0``, ``8:0 rbps=1048576`` by ``8:0 rbps=max``.
+    """
+    key, _, rest = written.partition(" ")
+    for line in before.splitlines():
+        if line.startswith(f"{key} "):
+            return line
+    if ":" in key:
+        return f"{key} " + (" ".join(f"{word.partition('=')[0]}=max" for word in rest.split()) if "=" in rest else "0")
+    return before or "\n"  # a file with one value; an empty one is emptied by an empty line
 
 
 def _make(tree: Hierarchy, controllers: Sequence[str], name: str) -> str:
@@ -342,13 +382,6 @@ def _empty(directory: str) -> int:
     finally:
         os.close(here)
     return removed
-
-
-def _has_processes(directory: str) -> bool:
-    try:
-        return bool(read(f"{directory}/cgroup.procs"))
-    except OSError as error:
-        return error.errno == errno.EOPNOTSUPP  # v2: a threaded group; they are listed above it
 
 
 def _walk(top: str) -> list[str]:
