@@ -33,7 +33,10 @@ from vm.root_disk import Disk, Unavailable
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / "build"
 
-SELECTION = ("tests/linux", "tests/steps", "tests/runtime", "tests/cgroups", "tests/checks")
+SELECTION = (
+    "tests/linux", "tests/steps", "tests/runtime", "tests/checks",
+    "tests/engine/test_resources.py", "tests/cli/test_resources.py", "tests/cli/test_bad_resources.py",
+)  # fmt: skip
 """What is run unless the arguments name files: what depends on the kernel. Those that exist."""
 
 WORLDS = ("v2", "v1", "hybrid")

@@ -245,7 +245,7 @@ def all_or_nothing() -> Iterator[None]:
     except BaseException:
         for file, written, before in reversed(_journal.pop()):
             with contextlib.suppress(OSError):
-                write(file, _to_take_back(written, before))
+                write(file, _to_take_back(file, written, before))
         raise
     else:
         _journal.pop()
@@ -255,7 +255,7 @@ _journal: list[list[tuple[str, str, str]]] = []
 """For each `all_or_nothing` that is under way: the file, what was written, and what it had said before."""
 
 
-def _to_take_back(written: str, before: str) -> str:
+def _to_take_back(file: str, written: str, before: str) -> str:
     """What makes a file say again what it said: in those with a line for each disk or device, only that line.
 
     A line that was not there is lifted: ``8:0 1048576`` by ``8:0 0``, ``8:0 rbps=1048576`` by ``8:0 rbps=max``.
@@ -266,6 +266,9 @@ def _to_take_back(written: str, before: str) -> str:
             return line
     if ":" in key:
         return f"{key} " + (" ".join(f"{word.partition('=')[0]}=max" for word in rest.split()) if "=" in rest else "0")
+    directory, _, name = file.rpartition("/")
+    if not before and name.startswith("cpuset."):  # v2 lets nobody empty it again who has processes
+        return read(f"{os.path.dirname(directory)}/{name}.effective")
     return before or "\n"  # a file with one value; an empty one is emptied by an empty line
 
 
