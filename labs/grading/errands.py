@@ -26,16 +26,20 @@ from minicontainer.linux.bpf import (
     prog_query,
 )
 from minicontainer.linux.cgroups import write
-from minicontainer.linux.events import PERF_FLAG_PID_CGROUP, perf_event_open
+from minicontainer.linux.events import PERF_FLAG_PID_CGROUP, PERF_TYPE_HARDWARE, PERF_TYPE_SOFTWARE, perf_event_open
 from minicontainer.steps.group import PARENT
 
-MOST = 200
-"""Errands for one sandbox: counters stay open in there, one for each processor."""
+MOST = 200 + 50 * (os.cpu_count() or 1)
+"""Errands for one sandbox: counters take one for each processor."""
 LONGEST = 4096
 """Instructions of a program."""
+EVENT_TYPES, EVENT_KINDS, MOST_PROCESSORS = (PERF_TYPE_HARDWARE, PERF_TYPE_SOFTWARE), 16, 8192
+"""Of perf_event_open(2): what the kernel or the processor counts by itself; no tracepoints, probes or raw events."""
+
+DEVICE_FILES = ("devices.allow", "devices.deny")
 
 _GROUP = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){0,3}")
-_RULE = re.compile(r"a|[abc] (\*|\d{1,7}):(\*|\d{1,7}) [rwm]{1,3}")
+_RULE = re.compile(r"a|[abc] (\*|[0-9]{1,7}):(\*|[0-9]{1,7}) [rwm]{1,3}")
 _ARITHMETIC = {operation << 4 | kind for operation in range(0xD) for kind in (0x4, 0x7, 0xC, 0xF)}
 _JUMPS = {operation << 4 | kind for operation in range(0xE) for kind in (0x5, 0x6, 0xD, 0xE)} - {0x85, 0x8D, 0x86, 0x8E}
 _LOADS = {0x61, 0x69, 0x71, 0x79}
@@ -52,36 +56,35 @@ def run(sandbox: Sandbox, request: Any) -> tuple[int, list[int]]:
         return 0, _made(sandbox, request)
     except OSError as error:
         return error.errno or errno.EINVAL, []
-    except (KeyError, TypeError, ValueError):
+    except ValueError:
         return errno.EINVAL, []
 
 
-def _made(sandbox: Sandbox, request: dict[str, Any]) -> list[int]:
-    what, name = request["call"], request["group"]
-    if what == "write":
-        directory = _directory(sandbox, name, "devices")
-        if request["file"] not in ("devices.allow", "devices.deny") or not _RULE.fullmatch(request["value"]):
-            raise ValueError
-        write(f"{directory}/{request['file']}", request["value"])
-        return []
-    if what == "program":
-        _attach(_directory(sandbox, name, "devices"), bytes.fromhex(request["code"]))
-        return []
-    if what == "count":
-        kind, config, cpu = request["event"][0], request["event"][1], request["cpu"]
-        if kind not in (0, 1) or not 0 <= config < 16 or not 0 <= cpu < (os.cpu_count() or 1):
-            raise ValueError
-        fd = os.open(_directory(sandbox, name, "perf_event"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return [perf_event_open((kind, config), fd, cpu, PERF_FLAG_PID_CGROUP)]
-        finally:
-            os.close(fd)
+def _made(sandbox: Sandbox, request: Any) -> list[int]:
+    """JSON of any shape comes in. Raises ValueError, where it is none that we send ourselves; OSError."""
+    match request:
+        case {"call": "write", "group": str(name), "file": str(file), "value": str(rule)}:
+            if file not in DEVICE_FILES or not _RULE.fullmatch(rule):
+                raise ValueError
+            write(f"{_directory(sandbox, name, 'devices')}/{file}", rule)
+            return []
+        case {"call": "program", "group": str(name), "code": str(code)}:
+            _attach(_directory(sandbox, name, "devices"), bytes.fromhex(code))
+            return []
+        case {"call": "count", "group": str(name), "event": [int(kind), int(config)], "cpu": int(cpu)}:
+            if kind not in EVENT_TYPES or not 0 <= config < EVENT_KINDS or not 0 <= cpu < MOST_PROCESSORS:
+                raise ValueError
+            fd = os.open(_directory(sandbox, name, "perf_event"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return [perf_event_open((kind, config), fd, cpu, PERF_FLAG_PID_CGROUP)]
+            finally:
+                os.close(fd)
     raise ValueError
 
 
 def _directory(sandbox: Sandbox, name: str, controller: str) -> str:
     """The directory of a group that the submission has made, as we see it. There are no links in these trees."""
-    if not isinstance(name, str) or not _GROUP.fullmatch(name) or sandbox.group is None:
+    if not _GROUP.fullmatch(name) or sandbox.group is None:
         raise ValueError
     return f"{sandbox.group[controller][1]}/{PARENT}/{name}"
 

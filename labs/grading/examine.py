@@ -13,7 +13,7 @@ from labs.grading.checks import Check, plain
 from labs.grading.classroom import Exposed, refuse_exposure
 from labs.grading.pytest_plugin import EXAMINATION, RECORDS, declaration
 from labs.grading.records import Record, Report
-from labs.grading.sandbox import Unavailable, is_at_work, remove_forgotten_groups
+from labs.grading.sandbox import Unavailable, remove_forgotten_groups
 from minicontainer.images.errors import ImageError
 from minicontainer.steps.group import remove_empty_groups
 

@@ -40,6 +40,7 @@ LINE = 3
 SUBMISSION = 4
 """A file with the submission: {"exercises": {name: source}, "limits": {"NPROC": 64, …}}."""
 
+ROOT = "/sys/fs/cgroup"
 LARGEST = 1 << 16  # bytes of a message
 MOST_NAMESPACES = 128
 
@@ -222,10 +223,15 @@ def kill_all(performers: dict[int, socket.socket]) -> None:
 
 def groups() -> list[str]:
     """The directories of all control groups that the submission has made, the innermost first."""
-    made = []
-    for tree in ("/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())):
-        made += [directory for directory, _, _ in os.walk(f"{tree}/minicontainer", topdown=False)]
-    return made
+    if not os.path.isdir(ROOT):
+        return []  # nothing is to be seen of them
+    with os.scandir(ROOT) as entries:
+        trees = [ROOT, *(entry.path for entry in entries if entry.is_dir())]
+    made = [top for tree in trees if os.path.isdir(top := f"{tree}/minicontainer")]
+    for directory in made:  # it grows meanwhile; not os.walk(), which calls itself: they may be thousands deep
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            made += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return made[::-1]
 
 
 def thaw_all() -> None:
@@ -318,9 +324,7 @@ class Performer:
                 try:
                     pid = self.start(request) if request["do"] == "start" else self.call(request["calls"])
                     returned = self.results[-1] if self.results else None
-                    self.answer(
-                        {"done": True, "returned": returned if type(returned) in (int, bool, str) else None}, pid
-                    )
+                    self.answer({"done": True, "returned": returned if can_be_told(returned) else None}, pid)
                 except BaseException as error:  # SystemExit and KeyboardInterrupt too: they are the submission's
                     self.answer(told(error), os.getpid())
                 data = self.line.recv(LARGEST)
@@ -339,10 +343,16 @@ class Performer:
             self.functions[name] = _raising(error)
 
     def call(self, calls: list[tuple[str, list[Any]]]) -> int:
-        """Call functions one after the other; the submission's, where it has them. Returns our pid."""
+        """Call functions one after the other; the submission's, where it has them. Returns our pid.
+
+        A last argument {"keywords": {"read_bps": 1000}} is arguments by name.
+        """
         us = os.getpid()
         for name, args in calls:
-            self.results.append(self.function(name)(*map(self.argument, args)))
+            keywords: dict[str, Any] = {}
+            if args and isinstance(args[-1], dict) and "keywords" in args[-1]:
+                keywords = args.pop()["keywords"]
+            self.results.append(self.function(name)(*map(self.argument, args), **keywords))
             if os.getpid() != us:
                 os._exit(
                     70
@@ -392,13 +402,17 @@ class Performer:
 
     def argument(self, value: Any) -> Any:
         """What JSON cannot say: {"returns": 3} is a function that returns 3, {"result": 0} what the first call
-        returned, {"group": "alpha"} the control group of this name.
+        returned, {"group": "alpha"} the control group of this name; with {"places": …} too, one that is made up.
         """
         match value:
             case {"returns": returned}:
                 return lambda: returned
             case {"result": number}:
                 return self.results[number]
+            case {"group": name, "places": places}:
+                from minicontainer.steps.group import Group
+
+                return Group(name, places)
             case {"group": name}:
                 from minicontainer.steps.group import find_group
 
@@ -420,6 +434,13 @@ def told(error: BaseException) -> dict[str, Any]:
         return {"error": str(error)[:4000], "step": None}
     message = describe(error)
     return {"error": message["error"][:4000], "step": message["step"]}
+
+
+def can_be_told(value: Any) -> bool:
+    """Whether what a function returned goes into a message: a number, a text, or a list of not too many numbers."""
+    if type(value) is list:
+        return len(value) < 1000 and all(type(one) is int for one in value)
+    return type(value) in (int, bool, str)
 
 
 def is_empty(function: Callable[..., Any]) -> bool:

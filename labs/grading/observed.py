@@ -17,10 +17,11 @@ from typing import TypeVar
 from labs.grading import files
 from labs.grading.checks import Late, Wrong, deadline
 from labs.grading.sandbox import Sandbox
-from minicontainer.linux import Namespace, flags, pidfd_open, pidfd_send_signal, setns
+from minicontainer.linux import Namespace, flags, pidfd_getfd, pidfd_open, pidfd_send_signal, setns
 
 Told = TypeVar("Told")
 
+COUNTER = "anon_inode:[perf_event]"
 MUCH = 1 << 22  # bytes of a file in /proc: the mounts of a process, say
 MANY = 1000  # processes
 
@@ -228,6 +229,23 @@ class Observed:
             yield root
         finally:
             os.close(root)
+
+    def counters(self) -> dict[int, int]:
+        """What every counter of perf_event_open(2) that it has open says now, by its file descriptor."""
+        return self._while_alive(self._read_counters)
+
+    def _read_counters(self) -> dict[int, int]:
+        found = {}
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(OSError):  # it was closed, or is told to say more than a number
+                if os.readlink(f"/proc/{self.pid}/fd/{name}") == COUNTER:
+                    fd = pidfd_getfd(self.pidfd, int(name))
+                    try:
+                        if os.readlink(f"/proc/self/fd/{fd}") == COUNTER:  # still: of anything else, a read may wait
+                            found[int(name)] = int.from_bytes(os.read(fd, 8), "little")
+                    finally:
+                        os.close(fd)
+        return found
 
     # What is done to it
 

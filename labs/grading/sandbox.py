@@ -11,8 +11,10 @@ What comes out of it is believed only as far as the kernel vouches for it: see `
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
+import errno
 import fcntl
 import itertools
 import json
@@ -31,13 +33,14 @@ from labs.grading.checks import Late, Wrong, deadline, plain
 from labs.grading.classroom import PLACE, interpreter, sights
 from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, in_user_namespace, prctl, thread_count
 from minicontainer.linux.capabilities import capget, capset
+from minicontainer.linux.cgroups import read
 from minicontainer.runtime.birth import Running, start
 from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.spec import Mount, Process, Scratch, Spec
 from minicontainer.runtime.users import rootless_maps
 from minicontainer.steps import Steps
-from minicontainer.steps.group import find_group, list_groups, remove_group
+from minicontainer.steps.group import find_group, find_groups, list_groups, remove_group
 from minicontainer.steps.pid import spawn_init
 from minicontainer.steps.user import IdMap
 
@@ -124,7 +127,7 @@ class Sandbox:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         with theirs:
             try:
-                socket.send_fds(self._line, [json.dumps(request).encode()], [theirs.fileno()], socket.MSG_DONTWAIT)
+                _send(self._line, request, [theirs.fileno()])
             except OSError:
                 ours.close()
                 raise self.dead() from None
@@ -174,11 +177,15 @@ class Sandbox:
         self._line.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        waited = bool(select.select([self.pidfd], [], [], 0.5)[0])
         try:
+            if waited:
+                self._running.wait()  # first, since the groups of a zombie are not quite gone
             if self._running.group:
                 remove_group(self._running.group)  # with all that was made in it; what is frozen is thawed, and dies
         finally:
-            self._running.wait()
+            if not waited:
+                self._running.wait()
             os.close(self.pidfd)
 
 
@@ -192,16 +199,16 @@ class Line:
     def send(self, request: dict[str, Any]) -> None:
         """Ask for more. Raises Wrong: there is nobody any more."""
         try:
-            self._end.send(json.dumps(request).encode(), socket.MSG_DONTWAIT)
+            _send(self._end, request)
         except OSError:
             raise Wrong("the process that ran your code has ended") from None
 
     def reply(self, message: dict[str, Any], fds: Collection[int] = ()) -> None:
         """Answer a request of the submission's. Raises Wrong: there is nobody any more."""
         try:
-            socket.send_fds(self._end, [json.dumps(message).encode()], list(fds), socket.MSG_DONTWAIT)
+            _send(self._end, message, fds)
         except OSError:
-            raise Wrong("the process that ran your code has ended") from None
+            raise Wrong("the process that ran your code has ended, or asks and does not listen") from None
 
     def receive(self, seconds: float) -> tuple[dict[str, Any], int]:
         """The next message, and the pid that the kernel says comes with it. Raises Late, Wrong (nonsense, or dead)."""
@@ -241,21 +248,28 @@ class Line:
         self._end.close()
 
 
+def _send(end: socket.socket, message: dict[str, Any], fds: Collection[int] = ()) -> None:
+    """Send it now or raise OSError: who does not read must not hold us up. (socket.send_fds() forgets its flags.)"""
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    end.sendmsg([json.dumps(message).encode()], ancillary, socket.MSG_DONTWAIT)
+
+
 def _start(classroom: Path, fds: list[int], groups: bool) -> tuple[Running, bool]:
     """Start the container; with control groups where they can be made. Returns whether they could."""
     steps = Steps().with_functions({"pid.spawn_init": _spawn_as_stranger}) if strangers() else Steps()
-    attempts = [LIMITS, Limits()] if os.geteuid() == 0 and not groups else [LIMITS] if groups else [Limits()]
+    if groups:  # of net_cls there is no tree before somebody needs it
+        attempts = [LIMITS.replace(net_class=0), LIMITS]
+    else:
+        attempts = [LIMITS, Limits()] if os.geteuid() == 0 else [Limits()]
     while True:
         limits = attempts.pop(0)
         try:
-            return start(_specification(classroom, fds, limits, groups), steps, (None, None, None)), limits is LIMITS
+            return start(_specification(classroom, fds, limits, groups), steps, (None, None, None)), bool(limits.memory)
         except StartError as error:
-            if groups and error.step == "group.create_group":
-                raise Unavailable(
-                    f"this lab is about control groups, and none can be made here: {plain(error)}"
-                ) from None
             if not attempts or error.step != "group.create_group":
                 needed = "it takes root, or user namespaces open to this user"
+                if groups and error.step == "group.create_group":
+                    needed = "this lab takes control groups: root, or groups that were delegated to this user"
                 raise Unavailable(f"a sandbox cannot be started here ({needed}): {plain(error)}") from None
 
 
@@ -281,7 +295,7 @@ def _specification(classroom: Path, fds: list[int], limits: Limits, groups: bool
             *seen,
         ],
         limits=limits,
-        controllers=(*EVERYDAY, "perf_event", "net_cls") if groups else (),
+        controllers=EVERYDAY if groups else (),
         reaper=False,
     )
 
@@ -335,16 +349,33 @@ def remove_groups_of(pid: int) -> None:
 
 
 def remove_forgotten_groups() -> None:
-    """Remove the empty control groups of examiners that are not there any more: somebody killed them with SIGKILL.
+    """Remove the control groups of examiners that are not there any more: somebody killed them with SIGKILL.
 
-    Only empty ones (rmdir(2) sees to that): a number that nobody has here may be somebody's in another PID namespace.
+    Only where nobody is in one, nor in any below: a number that nobody has here may be somebody's in another PID
+    namespace.
     """
-    for name in _groups():
-        pid = name.split("-")[1]
-        if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-            for directory in find_group(name).directories:
+    names = [name for name in list_groups() if name.startswith("labs-") and not is_at_work(name)]
+    found = find_groups(names)
+    for top in (name for name in names if "/" not in name):
+        ours = [name for name in names if name == top or name.startswith(f"{top}/")]
+        directories = [directory for name in reversed(ours) for directory in found[name].directories]
+        if not any(map(_has_processes, directories)):
+            for directory in directories:
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
+
+
+def _has_processes(directory: str) -> bool:
+    try:
+        return bool(read(f"{directory}/cgroup.procs"))
+    except OSError as error:
+        return error.errno == errno.EOPNOTSUPP  # v2: a threaded group; the one above it knows whom it has
+
+
+def is_at_work(name: str) -> bool:
+    """Whether a control group of this name may be of a sandbox that a living examiner has, or is about to have."""
+    prefix, _, rest = name.partition("-")
+    return prefix == "labs" and os.path.exists(f"/proc/{rest.partition('-')[0]}")
 
 
 def _groups() -> list[str]:

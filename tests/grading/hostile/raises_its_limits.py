@@ -1,7 +1,7 @@
 # attack: raises its own limits: rlimits, the control group's memory, pids and cpu, in a control group file system of
 #   its own, by release_agent
-# fails: rlimits need CAP_SYS_RESOURCE outside; the files of the control group belong to a root that is not in the
-#   sandbox's map
+# fails: rlimits need CAP_SYS_RESOURCE outside; the limits of the control group belong to a root that is not in the
+#   sandbox's map. (To move its own processes about below its own group is no gain: all limits above bind them.)
 # status: graded
 # says: nothing gained
 
@@ -26,7 +26,7 @@ for kind in ("cgroup2", "memory", "pids", "cpu"):
         mount("cgroup", place, "cgroup2" if kind == "cgroup2" else "cgroup", 0, None if kind == "cgroup2" else kind)
     except OSError:
         continue
-    values = {"release_agent": "/run/agent", "notify_on_release": "1", "cgroup.procs": str(os.getppid())}
+    values = {"release_agent": "/run/agent", "notify_on_release": "1"}
     files = [name for name in glob.glob(f"{place}/*") if name.endswith(("limit_in_bytes", ".max", "quota_us", *values))]
     for file in [*files, f"{place}/new"]:
         try:

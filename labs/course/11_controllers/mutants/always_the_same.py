@@ -1,0 +1,15 @@
+# mutant: counts page faults whatever was asked for
+# loses: test_the_event
+# diagnosis: the event is an argument
+
+# %%exercise events.count_events
+from minicontainer.linux.cgroups import read
+from minicontainer.linux.events import PERF_FLAG_PID_CGROUP, perf_event_open
+from minicontainer.steps.events import EVENTS
+
+
+def count_events(group, event):
+    _, directory = group["perf_event"]
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    online = [int(word[3:]) for word in read("/proc/stat").split() if word.startswith("cpu") and word != "cpu"]
+    return [perf_event_open(EVENTS["page-faults"], fd, cpu, PERF_FLAG_PID_CGROUP) for cpu in online]

@@ -1,0 +1,16 @@
+# mutant: returns the count, and keeps the counters to itself
+# loses: test_returned
+# diagnosis: whoever called it reads and closes
+
+# %%exercise events.count_events
+from minicontainer.linux.cgroups import read
+from minicontainer.linux.events import PERF_FLAG_PID_CGROUP, perf_event_open
+from minicontainer.steps.events import EVENTS
+
+
+def count_events(group, event):
+    _, directory = group["perf_event"]
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    online = [int(word[3:]) for word in read("/proc/stat").split() if word.startswith("cpu") and word != "cpu"]
+    counters = [perf_event_open(EVENTS[event], fd, cpu, PERF_FLAG_PID_CGROUP) for cpu in online]
+    return sum(int.from_bytes(os.read(counter, 8), "little") for counter in counters)
