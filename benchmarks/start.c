@@ -128,10 +128,13 @@ static void remove_group(const char *path, int own)
 	}
 }
 
+/* Who starts containers: groups are named after it, also by init, whose own pid is another in there. */
+static pid_t starter;
+
 /* Make the calls that belong to one moment (by its first letter): before, clone, join, after. Returns what clone opens. */
-static int make_calls(const struct call *call, char when, unsigned number, pid_t pid)
+static int make_calls(const struct call *call, char when, unsigned number)
 {
-	char path[4096], value[256];
+	char path[4096];
 	int fd, opened = -1;
 	struct stat there;
 
@@ -141,14 +144,10 @@ static int make_calls(const struct call *call, char when, unsigned number, pid_t
 		if (call->when != when)
 			continue;
 		if (name)
-			snprintf(path, sizeof path, "%.*sbenchmark-%d-%u%s", (int)(name - call->path), call->path, getpid(),
+			snprintf(path, sizeof path, "%.*sbenchmark-%d-%u%s", (int)(name - call->path), call->path, starter,
 				 number, name + 1);
 		else
 			snprintf(path, sizeof path, "%s", call->path);
-		snprintf(value, sizeof value, "%s", call->value);
-		if (!strcmp(value, "%"))
-			snprintf(value, sizeof value, "%d", pid);
-
 		if (!strcmp(call->what, "mkdir")) {
 			if (mkdir(path, 0777) != 0 && errno != EEXIST)
 				must(-1, path);
@@ -156,7 +155,7 @@ static int make_calls(const struct call *call, char when, unsigned number, pid_t
 			remove_group(path, name != NULL);
 		} else if (!strcmp(call->what, "write")) {
 			fd = must(open(path, O_WRONLY | O_CLOEXEC), path);
-			must(write(fd, value, strlen(value)), path);
+			must(write(fd, call->value, strlen(call->value)), path);
 			close(fd);
 		} else if (!strcmp(call->what, "read")) {
 			read_all(path);
@@ -402,7 +401,7 @@ static void isolate(const char *container)
 }
 
 /* runtime/birth.py: _init. */
-static int init(const char *container, int channel, int callers)
+static int init(const char *container, const struct call *calls, unsigned number, int channel, int callers)
 {
 	char word[16];
 	pid_t child;
@@ -413,6 +412,7 @@ static int init(const char *container, int channel, int callers)
 	if (read(channel, word, sizeof word) <= 0)
 		return 125;
 	must(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl");
+	make_calls(calls, 'j', number);
 	if (*rootfs)
 		isolate(container);
 	child = spawn(&channel);
@@ -468,8 +468,9 @@ static void start(const char *container, const struct call *calls, unsigned numb
 	pid_t pid;
 
 	must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel), "socketpair");
-	make_calls(calls, 'b', number, 0);
-	group = make_calls(calls, 'c', number, 0);
+	starter = getpid();
+	make_calls(calls, 'b', number);
+	group = make_calls(calls, 'c', number);
 	if (group >= 0) {
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)group;
@@ -478,13 +479,12 @@ static void start(const char *container, const struct call *calls, unsigned numb
 	sigprocmask(SIG_BLOCK, &all, &before);
 	pid = must(syscall(SYS_clone3, &args, sizeof args), "clone3");
 	if (pid == 0)
-		_exit(init(container, channel[1], channel[0]));
+		_exit(init(container, calls, number, channel[1], channel[0]));
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (group >= 0)
 		close(group);
 	pidfd = must(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
 	close(channel[1]);
-	make_calls(calls, 'j', number, pid);
 	must(write(channel[0], "go", 2), "go");
 	poller = (struct pollfd){.fd = channel[0], .events = POLLIN};
 	do
@@ -499,7 +499,7 @@ static void start(const char *container, const struct call *calls, unsigned numb
 	must(poll(&poller, 1, -1), "poll");
 	must(waitpid(pid, &status, 0), "waitpid");
 	close(pidfd);
-	make_calls(calls, 'a', number, pid);
+	make_calls(calls, 'a', number);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		fprintf(stderr, "start: the container ended with status %#x\n", status);
 		exit(1);

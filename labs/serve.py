@@ -8,6 +8,7 @@ goes when it goes.
 
 import argparse
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -86,8 +87,15 @@ class Server:
         Raises:
             ServeError: the server refused, or gave no answer within `timeout` seconds.
         """
+        until = time.monotonic() + timeout
         try:
-            status, body = self.get("/api/contents/?type=directory&content=1", timeout=timeout)
+            while True:
+                with contextlib.suppress(ConnectionRefusedError):  # it tells its port some moments before it listens
+                    status, body = self.get("/api/contents/?type=directory&content=1", timeout=timeout)
+                    break
+                if time.monotonic() > until or self.process.poll() is not None:
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+                select.select([], [], [], 0.05)
         except OSError as error:
             raise ServeError(f"JupyterLab started, and does not answer on port {self.port}: {error}") from error
         if status != http.client.OK:

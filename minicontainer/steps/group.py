@@ -351,6 +351,8 @@ def _remove(directory: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # it goes while we look
             if _empty(directory):
                 deadline = time.monotonic() + PATIENCE
+            else:  # the dead have not left it yet, and nobody tells when; they may need this processor for it
+                select.select([], [], [], 0.0005)
 
 
 def _empty(directory: str) -> int:

@@ -58,7 +58,7 @@ def test_the_calls_for_a_group_are_noted_in_their_order(nothing_left: None) -> N
     removed = [path for _, what, path, _ in noted if what == "rmdir" and path.endswith(calls.HERE)]
     joined = [path for when, _, path, _ in noted if when in ("clone", "join")]
     assert made
-    assert sorted(made) == sorted(removed) == sorted(path.removesuffix("/cgroup.procs") for path in joined)
+    assert sorted(made) == sorted(removed) == sorted(path.removesuffix("/tasks") for path in joined)
     assert [when for when, *_ in noted] == sorted(
         (when for when, *_ in noted), key=["before", "clone", "join", "after"].index
     )
