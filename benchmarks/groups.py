@@ -7,10 +7,11 @@ CLONE_INTO_CGROUP. *A group of its own* is made before, joined, and removed when
 
 Moving a process into another group takes a lock against everybody's fork(2) and exit(2) (cgroup_threadgroup_rwsem). It
 is cheap for some 10 ms after somebody took it; *at rest*, when nobody has, the first write waits for an RCU grace
-period, in C as in any other language. The other rows are measured just after it was taken.
+period, in C as in any other language. That is spared a process that enters by itself, as init does. The other rows
+are measured just after the lock was taken.
 
-Believe it only from a quiet machine. Where others want the processors, whoever has a cpu group of its own competes as
-one against all of them, and so is quicker *with* a group: the differences become negative.
+Believe it only from a quiet machine: on a busy one the differences came out negative, and a goal that such a figure
+"reaches" is not reached. Why is not known; perhaps a container with a cpu group of its own competes better.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ def measure(rounds: int = ROUNDS) -> Report:
     if not goals:
         raise SystemExit(f"benchmarks: groups: {'; '.join(missing.values())}")
     note = f"Without a group: {bare['Python'].median:.2f} ms in Python, {bare['C'].median:.2f} ms in C."
+    if any(series.median < 0 for series in added):
+        note += " Some differences are negative: noise, and no goal is reached by them."
     return Report(
         "groups",
         "Control groups: what they add to a warm start",
