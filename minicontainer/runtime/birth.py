@@ -43,6 +43,12 @@ from minicontainer.steps.group import Group
 _BIRTHRIGHT = (Namespace.USER, Namespace.PID)
 """The namespaces that one is born into; the others can be entered later."""
 
+_INSIDE = (
+    "become_root enter_group leave_keys hide_cgroup_path bring_up_loopback private_queues set_names offset_clocks "
+    "make_private take stack attach mount_proc_and_dev bind mount_cgroups pivot reap"
+).split()
+"""The steps that init may take."""
+
 
 class Running(Record):
     """A container whose program has been started. Whoever has it must wait for it."""
@@ -79,6 +85,8 @@ def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | 
         in_init = True
         return _init(spec, steps, group.part(1) if group else None, theirs, ours, sources, stdio)
 
+    for name in _INSIDE:
+        getattr(steps, name)  # imported out here, once for all containers, and as long as the host's files can be seen
     ours, theirs = Channel.pair(files=spec.process.terminal)
     try:
         # Outside: what only we may look at, and the control group, before there is anything to put in.

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from minicontainer.record import Record
 from minicontainer.steps import Steps
-from minicontainer.steps.cpu import PERIOD
 from minicontainer.steps.devices import EVERY_CONTAINER, Rule
 from minicontainer.steps.group import Group
 
@@ -106,10 +105,12 @@ def apply(limits: Limits, group: Group, steps: Steps) -> None:
         steps.yield_cpu(group, limits.cpu_idle)
     if limits.cpu_shares is not None:
         steps.share_cpu(group, limits.cpu_shares)
-    quota, period = limits.cpu_quota, limits.cpu_period or PERIOD
-    if limits.cpus is not None:
-        quota = int(limits.cpus * period)
-    if quota is not None or limits.cpu_period is not None:
+    if (limits.cpus, limits.cpu_quota, limits.cpu_period) != (None, None, None):
+        from minicontainer.steps.cpu import PERIOD
+
+        quota, period = limits.cpu_quota, limits.cpu_period or PERIOD
+        if limits.cpus is not None:
+            quota = int(limits.cpus * period)
         steps.throttle(group, -1 if quota is None else quota, period, limits.cpu_burst or 0)
     if limits.cpuset_cpus is not None or limits.cpuset_mems is not None:
         steps.pin(group, limits.cpuset_cpus, limits.cpuset_mems)

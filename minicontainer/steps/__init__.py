@@ -9,95 +9,99 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minicontainer.record import Record
-from minicontainer.steps import (
-    cgroup,
-    chroot,
-    cpu,
-    devices,
-    events,
-    freezer,
-    group,
-    io,
-    ipc,
-    keyring,
-    layers,
-    memory,
-    mount,
-    network,
-    packets,
-    pid,
-    pids,
-    scarce,
-    time,
-    usage,
-    user,
-    uts,
-    volume,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minicontainer.steps.group import Group
+    from minicontainer.steps.usage import Usage
+
+
+class _Ours:
+    """A step function of ours, imported when it is first asked for: there are many, and no container needs them all."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __set_name__(self, owner: type[Steps], name: str) -> None:
+        self.name = name
+
+    def __get__(self, steps: Steps | None, owner: type[Steps]) -> Callable[..., Any]:
+        module = __import__(f"minicontainer.steps.{self.module}", fromlist=[self.name])
+        function: Callable[..., Any] = getattr(module, self.name)
+        setattr(owner, self.name, staticmethod(function))  # the next time it is found without us
+        return function
+
+
+def _ours(module: str) -> Any:
+    return _Ours(module)
+
 
 class Steps(Record):
     """One field for each step function; the defaults are the reference."""
 
-    build_root: Callable[..., None] = chroot.build_root
-    enter_chroot: Callable[..., None] = chroot.enter_chroot
-    break_out: Callable[..., None] = chroot.break_out
-    make_private: Callable[..., None] = mount.make_private
-    pivot: Callable[..., None] = mount.pivot
-    mount_proc_and_dev: Callable[..., None] = mount.mount_proc_and_dev
-    set_names: Callable[..., None] = uts.set_names
-    private_queues: Callable[..., None] = ipc.private_queues
-    spawn_init: Callable[..., int] = pid.spawn_init
-    reap: Callable[..., int] = pid.reap
-    write_maps: Callable[..., None] = user.write_maps
-    become_root: Callable[..., None] = user.become_root
-    bring_up_loopback: Callable[..., None] = network.bring_up_loopback
-    join: Callable[..., None] = network.join
-    hide_cgroup_path: Callable[..., None] = cgroup.hide_cgroup_path
-    mount_cgroups: Callable[..., None] = cgroup.mount_cgroups
-    offset_clocks: Callable[..., None] = time.offset_clocks
-    leave_keys: Callable[..., None] = keyring.leave_keys
-    create_group: Callable[..., group.Group] = group.create_group
-    enter_group: Callable[..., None] = group.enter_group
-    delegate_group: Callable[..., None] = group.delegate_group
-    remove_group: Callable[..., None] = group.remove_group
-    limit_memory: Callable[..., None] = memory.limit_memory
-    protect_memory: Callable[..., None] = memory.protect_memory
-    disable_oom_killer: Callable[..., None] = memory.disable_oom_killer
-    count_oom_kills: Callable[..., int] = memory.count_oom_kills
-    share_cpu: Callable[..., None] = cpu.share_cpu
-    throttle: Callable[..., None] = cpu.throttle
-    yield_cpu: Callable[..., None] = cpu.yield_cpu
-    pin: Callable[..., None] = cpu.pin
-    freeze: Callable[..., None] = freezer.freeze
-    thaw: Callable[..., None] = freezer.thaw
-    is_frozen: Callable[..., bool] = freezer.is_frozen
-    allow_devices: Callable[..., None] = devices.allow_devices
-    limit_io: Callable[..., None] = io.limit_io
-    weigh_io: Callable[..., None] = io.weigh_io
-    limit_pids: Callable[..., None] = pids.limit_pids
-    tag_packets: Callable[..., None] = packets.tag_packets
-    prioritize_packets: Callable[..., None] = packets.prioritize_packets
-    count_events: Callable[..., list[int]] = events.count_events
-    events_counted: Callable[..., int] = events.events_counted
-    limit_huge_pages: Callable[..., None] = scarce.limit_huge_pages
-    limit_rdma: Callable[..., None] = scarce.limit_rdma
-    limit_misc: Callable[..., None] = scarce.limit_misc
-    set_control: Callable[..., None] = scarce.set_control
-    measure_group: Callable[..., usage.Usage] = usage.measure_group
-    stack: Callable[..., None] = layers.stack
-    take: Callable[..., int] = volume.take
-    bind: Callable[..., None] = volume.bind
-    attach: Callable[..., None] = volume.attach
+    build_root: Callable[..., None] = _ours("chroot")
+    enter_chroot: Callable[..., None] = _ours("chroot")
+    break_out: Callable[..., None] = _ours("chroot")
+    make_private: Callable[..., None] = _ours("mount")
+    pivot: Callable[..., None] = _ours("mount")
+    mount_proc_and_dev: Callable[..., None] = _ours("mount")
+    set_names: Callable[..., None] = _ours("uts")
+    private_queues: Callable[..., None] = _ours("ipc")
+    spawn_init: Callable[..., int] = _ours("pid")
+    reap: Callable[..., int] = _ours("pid")
+    write_maps: Callable[..., None] = _ours("user")
+    become_root: Callable[..., None] = _ours("user")
+    bring_up_loopback: Callable[..., None] = _ours("network")
+    join: Callable[..., None] = _ours("network")
+    hide_cgroup_path: Callable[..., None] = _ours("cgroup")
+    mount_cgroups: Callable[..., None] = _ours("cgroup")
+    offset_clocks: Callable[..., None] = _ours("time")
+    leave_keys: Callable[..., None] = _ours("keyring")
+    create_group: Callable[..., Group] = _ours("group")
+    enter_group: Callable[..., None] = _ours("group")
+    delegate_group: Callable[..., None] = _ours("group")
+    remove_group: Callable[..., None] = _ours("group")
+    limit_memory: Callable[..., None] = _ours("memory")
+    protect_memory: Callable[..., None] = _ours("memory")
+    disable_oom_killer: Callable[..., None] = _ours("memory")
+    count_oom_kills: Callable[..., int] = _ours("memory")
+    share_cpu: Callable[..., None] = _ours("cpu")
+    throttle: Callable[..., None] = _ours("cpu")
+    yield_cpu: Callable[..., None] = _ours("cpu")
+    pin: Callable[..., None] = _ours("cpu")
+    freeze: Callable[..., None] = _ours("freezer")
+    thaw: Callable[..., None] = _ours("freezer")
+    is_frozen: Callable[..., bool] = _ours("freezer")
+    allow_devices: Callable[..., None] = _ours("devices")
+    limit_io: Callable[..., None] = _ours("io")
+    weigh_io: Callable[..., None] = _ours("io")
+    limit_pids: Callable[..., None] = _ours("pids")
+    tag_packets: Callable[..., None] = _ours("packets")
+    prioritize_packets: Callable[..., None] = _ours("packets")
+    count_events: Callable[..., list[int]] = _ours("events")
+    events_counted: Callable[..., int] = _ours("events")
+    limit_huge_pages: Callable[..., None] = _ours("scarce")
+    limit_rdma: Callable[..., None] = _ours("scarce")
+    limit_misc: Callable[..., None] = _ours("scarce")
+    set_control: Callable[..., None] = _ours("scarce")
+    measure_group: Callable[..., Usage] = _ours("usage")
+    stack: Callable[..., None] = _ours("layers")
+    take: Callable[..., int] = _ours("volume")
+    bind: Callable[..., None] = _ours("volume")
+    attach: Callable[..., None] = _ours("volume")
+
+    def __init__(self, **others: Callable[..., Any]) -> None:
+        unknown = others.keys() - set(self.__match_args__)
+        if unknown:
+            raise TypeError(f"there is no step {', '.join(sorted(unknown))}")
+        self.__dict__.update(others)  # the fields that are not in here are the class's: ours
 
     @classmethod
     def names(cls) -> dict[str, str]:
         """Every step as students know it, ``uts.set_names``, and its field here, ``set_names``."""
-        return {f"{_module(getattr(cls, field))}.{field}": field for field in cls.__match_args__}
+        return {f"{_MODULES[field]}.{field}": field for field in cls.__match_args__}
 
     def with_functions(self, functions: dict[str, Callable[..., Any]]) -> Steps:
         """These steps with others in their places, by name:
@@ -108,5 +112,5 @@ class Steps(Record):
         return self.replace(**named)
 
 
-def _module(function: object) -> str:
-    return str(getattr(function, "__module__", "")).rpartition(".")[2]
+_MODULES: dict[str, str] = {name: field.module for name, field in vars(Steps).items() if isinstance(field, _Ours)}
+"""The file of each step, by its field."""
