@@ -17,6 +17,10 @@ else:
         return lambda cls: cls
 
 
+_MISSING: Any = object()
+"""The default of a field that has none."""
+
+
 @dataclass_transform(frozen_default=True)
 class Record:
     """Base of classes whose annotated names are fields, in order, with the class attributes as defaults."""
@@ -28,17 +32,24 @@ class Record:
         cls.__match_args__ = (*cls.__match_args__, *own)  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        names = self.__match_args__
-        values = dict(zip(names, args, strict=False))
-        if len(args) > len(names) or kwargs.keys() & values.keys() or not kwargs.keys() <= set(names):
+        names, blank = self.__match_args__, type(self)._blank()
+        values = {**blank, **dict(zip(names, args, strict=False)), **kwargs}
+        if len(values) != len(names) or len(args) > len(names) or (args and kwargs.keys() & {*names[: len(args)]}):
             raise TypeError(f"{type(self).__name__}{names} cannot be made of {args} and {kwargs}")
-        values.update(kwargs)
-        for name in names:
-            if name not in values:
-                if not hasattr(type(self), name):
+        if _MISSING in blank.values():
+            for name, value in values.items():
+                if value is _MISSING:
                     raise TypeError(f"{type(self).__name__}: {name} is missing")
-                values[name] = getattr(type(self), name)
         self.__dict__.update(values)
+
+    @classmethod
+    def _blank(cls) -> dict[str, Any]:
+        """Field → default, in order; made once, when the first record of a class is."""
+        blank: dict[str, Any] | None = cls.__dict__.get("_defaults")
+        if blank is None:
+            blank = {name: getattr(cls, name, _MISSING) for name in cls.__match_args__}
+            type.__setattr__(cls, "_defaults", blank)
+        return blank
 
     def replace(self, **changes: Any) -> Self:
         """The same with other values in some fields."""

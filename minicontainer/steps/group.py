@@ -164,14 +164,15 @@ def find_groups(names: Sequence[str]) -> dict[str, Group]:
     """Likewise several, by name. Directories are listed, and not asked for one by one: there may be hundreds."""
     places: dict[str, dict[str, tuple[int, str]]] = {name: {} for name in names}
     for tree in hierarchies():
-        top, listed = f"{tree.home()}/{PARENT}", dict[str, set[str]]()
+        top, controllers, listed = f"{tree.home()}/{PARENT}", tree.usable(), dict[str, set[str]]()
         for name, found in places.items():
             above, _, last = f"/{name}".rpartition("/")
             if above not in listed:
                 listed[above] = _directories(f"{top}{above}")
             if last in listed[above]:
-                for controller in tree.usable():
-                    found.setdefault(controller, (tree.version, f"{top}/{name}" if name else top))
+                place = (tree.version, f"{top}/{name}" if name else top)
+                for controller in controllers:
+                    found.setdefault(controller, place)
     return {name: Group(name, found) for name, found in places.items()}
 
 

@@ -130,15 +130,18 @@ def _io(group: Group) -> tuple[int | None, int | None]:
 def _pressure(directory: str) -> dict[str, float]:
     shares = {}
     for resource in ("cpu", "memory", "io"):
-        for line in _lines(f"{directory}/{resource}.pressure"):  # some avg10=0.12 avg60=0.05 avg300=0.01 total=81213
-            if line.startswith("some "):
-                shares[resource] = float(line.split()[1].partition("=")[2])
+        lines = _lines(f"{directory}/{resource}.pressure")  # some avg10=0.12 avg60=0.05 avg300=0.01 total=81213
+        if lines and lines[0].startswith("some "):
+            shares[resource] = float(lines[0].split(maxsplit=2)[1].partition("=")[2])
     return shares
 
 
 def _number(file: str) -> int | None:
-    text = "".join(_lines(file))
-    return int(text) if text.isdecimal() else None  # "max", or gone
+    try:
+        text = read(file)
+    except OSError:
+        return None  # gone
+    return int(text) if text.isdecimal() else None  # "max"
 
 
 def _table(file: str) -> dict[str, int]:
