@@ -30,6 +30,7 @@ _NUMBERS = {
     "capset":           (126,    91),
     "keyctl":           (250,    219),
     "perf_event_open":  (298,    241),
+    "seccomp":          (317,    277),
     "bpf":              (321,    280),
     "signalfd4":        (289,    74),
     "pidfd_send_signal": (424,   424),

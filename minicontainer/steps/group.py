@@ -55,7 +55,7 @@ class Group(Record):
     """One control group: ``version, directory = group["memory"]``."""
 
     name: str
-    """Its path below PARENT."""
+    """Its path below PARENT; with "/" in front, from the top of each tree: an OCI configuration's cgroupsPath."""
     places: Mapping[str, tuple[int, str]]
     """Controller, by its v1 name → (1 or 2, its directory). On v2 every controller has the same directory."""
 
@@ -166,11 +166,12 @@ def find_groups(names: Sequence[str]) -> dict[str, Group]:
     for tree in hierarchies():
         top, controllers, listed = f"{tree.home()}/{PARENT}", tree.usable(), dict[str, set[str]]()
         for name, found in places.items():
-            above, _, last = f"/{name}".rpartition("/")
+            directory = f"{tree.mountpoint}{name}" if name[:1] == "/" else f"{top}/{name}" if name else top
+            above, _, last = directory.rpartition("/")
             if above not in listed:
-                listed[above] = _directories(f"{top}{above}")
+                listed[above] = _directories(above)
             if last in listed[above]:
-                place = (tree.version, f"{top}/{name}" if name else top)
+                place = (tree.version, directory)
                 for controller in controllers:
                     found.setdefault(controller, place)
     return {name: Group(name, found) for name, found in places.items()}
@@ -275,13 +276,13 @@ def _to_take_back(file: str, written: str, before: str) -> str:
 
 def _make(tree: Hierarchy, controllers: Sequence[str], name: str) -> str:
     """The group's directory in one tree, with the directories above it down from the caller's home in the tree."""
-    home = tree.home()
+    home, *parts = _way(tree, name)
     wanted = [f"+{SUCCESSOR.get(one, one)}" for one in controllers if one not in BUILT_IN and tree.version == 2]
     switches = " ".join(wanted)
     for attempt in range(ATTEMPTS):
         directory = home
         try:
-            for part in (PARENT, *name.split("/")):
+            for part in parts:
                 if switches:
                     _switch_on(directory, switches)
                 directory = f"{directory}/{part}"
@@ -297,6 +298,13 @@ def _make(tree: Hierarchy, controllers: Sequence[str], name: str) -> str:
                 _remove_empty(directory)
                 raise
     raise AssertionError("not reached")
+
+
+def _way(tree: Hierarchy, name: str) -> list[str]:
+    """Where the way to the group begins in a tree, and the names along it: from the caller's home, or from the top."""
+    if name.startswith("/"):
+        return [tree.mountpoint, *filter(None, name.split("/"))]
+    return [tree.home(), PARENT, *filter(None, name.split("/"))]
 
 
 def _mkdir(directory: str) -> None:
@@ -425,6 +433,8 @@ def _kill(directory: str) -> list[int]:
 
 def _remove_empty(directory: str) -> None:
     """Remove a group of ours that holds nothing any more, and those above it, up to PARENT."""
+    if f"/{PARENT}/" not in f"{directory}/":
+        return  # somebody chose the place: what lies above is not ours
     with contextlib.suppress(OSError):  # EBUSY: it does hold something
         while os.path.basename(directory) != PARENT:
             os.rmdir(directory)
