@@ -83,7 +83,7 @@ $(INSTALLED): pyproject.toml constraints.txt vm/provision.sh minicontainer/cli/l
 	"$(PYTHON)" -m venv $(if $(MOVED),--clear) $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt $(BUILD)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
-	@$(BIN)/python -I minicontainer/cli/launcher.py $(BIN)/minicontainer
+	@$(BIN)/python -I minicontainer/cli/launcher.py $(BIN)
 	@printf '%s\n' "$(CURDIR)" >$@
 
 # Compiled here, once, because a start of the command must not pay for it: pip compiles what it copies, but our packages are

@@ -65,7 +65,10 @@ def main() -> None:
     # Imported once, before there is any code of the submission, so that each performer has it at hand.
     from minicontainer import linux
     from minicontainer.runtime import birth, errors, failure, spec  # noqa: F401
-    from minicontainer.steps import loading  # noqa: F401
+    from minicontainer.steps import Steps, loading  # noqa: F401
+
+    for name in Steps.names():  # what a performer needs after a chroot, it could not import any more
+        importlib.import_module(f"minicontainer.steps.{name.partition('.')[0]}")
 
     # To a process 1, the kernel delivers a signal of its own children only if it has a handler. Python's for ^C is one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

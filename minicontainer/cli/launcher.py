@@ -1,6 +1,7 @@
-"""Write the `minicontainer` command of a virtual environment: one that starts in half the time of pip's.
+"""Write the commands of a virtual environment, `minicontainer` and `minicontainer-runtime`: they start in half the time
+of pip's.
 
-    python -I minicontainer/cli/launcher.py .venv/bin/minicontainer
+    python -I minicontainer/cli/launcher.py .venv/bin
 
 The script that pip generates starts the interpreter in full: `site` reads every .pth file in site-packages, and runs
 what other packages left in them, before our first line; the script itself imports `re`. That is 17 ms where the bare
@@ -30,10 +31,13 @@ import sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
 sys.path += {paths!r}
 
-from minicontainer.cli.start import start
+from minicontainer.cli.start import {function}
 
-start()
+{function}()
 """
+
+COMMANDS = {"minicontainer": "start", "minicontainer-runtime": "start_runtime"}
+"""Command → the function of `start` that it calls."""
 
 
 def first_lines(interpreter: str) -> str:
@@ -45,25 +49,28 @@ def first_lines(interpreter: str) -> str:
     return f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} -IS \"$0\" \"$@\"\n' '''\n"
 
 
-def write(command: Path, interpreter: str, paths: list[str]) -> None:
+def write(command: Path, function: str, interpreter: str, paths: list[str]) -> None:
     """Write the launcher to `command`, all at once, so that nobody runs half of it.
 
     Args:
         command: the file to write.
+        function: of `minicontainer.cli.start`.
         interpreter: absolute path of the virtual environment's python.
         paths: what the launcher adds to sys.path, behind the standard library.
     """
     unfinished = command.with_name(f".{command.name}.{os.getpid()}")
-    unfinished.write_text(first_lines(interpreter) + SCRIPT.format(paths=paths), encoding="utf-8")
+    unfinished.write_text(first_lines(interpreter) + SCRIPT.format(paths=paths, function=function), encoding="utf-8")
     unfinished.chmod(0o755)
     unfinished.replace(command)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} COMMAND")
-    write(
-        Path(sys.argv[1]),
-        sys.executable,
-        [str(Path(__file__).resolve().parents[2]), sysconfig.get_path("purelib")],
-    )
+        sys.exit(f"usage: {sys.argv[0]} DIRECTORY")
+    for name, function in COMMANDS.items():
+        write(
+            Path(sys.argv[1], name),
+            function,
+            sys.executable,
+            [str(Path(__file__).resolve().parents[2]), sysconfig.get_path("purelib")],
+        )

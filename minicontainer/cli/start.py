@@ -1,4 +1,4 @@
-"""The first and the last line of the command that `make setup` installs.
+"""The first and the last line of the commands that `make setup` installs.
 
 A short life: no garbage collector, which would look through ten thousand new objects a dozen times while modules are
 imported; no search for translations of argparse's messages, since ours have none; and at the end no tidying up of what
@@ -11,14 +11,25 @@ import sys
 
 
 def start() -> None:
-    """Run the command, and end with its exit code. Does not return."""
+    """Run `minicontainer`, and end with its exit code. Does not return."""
     gc.disable()
     import argparse
 
     argparse._ = str  # type: ignore[attr-defined]
     from minicontainer.cli import main
 
-    code = main()
+    _end(main())
+
+
+def start_runtime() -> None:
+    """Likewise `minicontainer-runtime`."""
+    gc.disable()
+    from minicontainer.cli.runtime import main
+
+    _end(main())
+
+
+def _end(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream:  # None: it was closed when we began

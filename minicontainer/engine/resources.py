@@ -27,7 +27,7 @@ LEAST_MEMORY = 6 << 20
 MOST_MEMORY = 1 << 60
 """Bytes; the kernel takes what is near to 2**63 for no limit."""
 
-_KEYED = {"io_rates": 2, "huge_pages": 1, "rdma": 1, "misc": 1, "net_priorities": 1, "unified": 1}
+_KEYED = {"io_rates": 2, "huge_pages": 1, "rdma": 1, "misc": 1, "net_priorities": 1, "unified": 1, "files": 3}
 """Limits with an entry for each device, or the like; so many words at its beginning say of which."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from minicontainer.linux.syscalls import call
 
+CLONE_PARENT = 0x8000
 CLONE_INTO_CGROUP = 0x200000000
 
 PR_SET_PDEATHSIG = 1
@@ -44,17 +45,18 @@ def clone3(flags: int, cgroup: int = 0) -> int:
     """Make a child process as fork(2) does, born into the new namespaces that `flags` asks for.
 
     Returns the child's pid in the parent and 0 in the child. `cgroup` is a file descriptor of a cgroup v2 directory,
-    for CLONE_INTO_CGROUP. The child shares no memory with the parent. Python's own fork hooks do not run: **call it
-    only where this process has a single thread**, or the child waits for ever for a lock that a lost thread held.
+    for CLONE_INTO_CGROUP. With CLONE_PARENT the child is the caller's sibling. The child shares no memory with the
+    parent. Python's own fork hooks do not run: **call it only where this process has a single thread**, or the child
+    waits for ever for a lock that a lost thread held.
 
     Raises OSError: EPERM (a namespace needs CAP_SYS_ADMIN, or user namespaces are closed), ENOSPC (the limit in
     /proc/sys/user/max_*_namespaces), EINVAL (the kernel does not have such a namespace).
     """
+    signalled = 0 if flags & CLONE_PARENT else signal.SIGCHLD  # a sibling tells of its end as the caller itself does
+    arguments = CloneArgs(flags=flags, exit_signal=signalled)
     if flags & CLONE_INTO_CGROUP:
-        return call(
-            "clone3", CloneArgs(flags=flags, exit_signal=signal.SIGCHLD, cgroup=cgroup), ctypes.sizeof(CloneArgs)
-        )
-    return call("clone3", CloneArgs(flags=flags, exit_signal=signal.SIGCHLD), ctypes.sizeof(CloneArgs))
+        arguments.cgroup = cgroup
+    return call("clone3", arguments, ctypes.sizeof(CloneArgs))
 
 
 def unshare(flags: int) -> None:

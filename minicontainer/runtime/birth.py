@@ -9,6 +9,9 @@ Three processes take part:
 
 The caller and init talk over a channel. What goes wrong in init or in the program travels back over it with the name of
 the step, the system call and the errno, and is raised in the caller as StartError.
+
+With a `gate`, a named pipe, the birth has a pause in it: the caller's part ends when all is ready, and init waits until
+somebody, who may be another process, opens the gate; from then on it talks to that one.
 """
 
 from __future__ import annotations
@@ -18,27 +21,23 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from minicontainer.linux import (
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_RDONLY,
-    PR_SET_PDEATHSIG,
-    Namespace,
-    prctl,
-    set_title,
-)
+from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title
 from minicontainer.record import Record
-from minicontainer.runtime import limits, program, terminal
-from minicontainer.runtime.channel import Channel
+from minicontainer.runtime import confinement, limits, program, rootfs, terminal
+from minicontainer.runtime.channel import Channel, Gate
 from minicontainer.runtime.errors import Interrupted, StartError
 from minicontainer.runtime.failure import describe, explain
+from minicontainer.runtime.hooks import run_hooks
 from minicontainer.runtime.program import SIGNALS, Stdio
-from minicontainer.runtime.spec import Directory, Mount, Overlay, Spec
+from minicontainer.runtime.spec import Process, Spec
 from minicontainer.steps import Steps
 from minicontainer.steps.group import Group
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
 
 _BIRTHRIGHT = (Namespace.USER, Namespace.PID)
 """The namespaces that one is born into; the others can be entered later."""
@@ -68,10 +67,19 @@ class Running(Record):
         return code if code >= 0 else 128 - code
 
 
-def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | None = None) -> Running:
+def start(
+    spec: Spec,
+    steps: Steps,
+    stdio: Stdio = (0, 1, 2),
+    interrupts: int | None = None,
+    gate: str | None = None,
+    born: Callable[[int, Group | None], None] | None = None,
+) -> Running:
     """Start the container and return as soon as its program runs. The caller must have a single thread.
 
-    `interrupts` is a signalfd(2): a signal that arrives there while we wait ends the birth.
+    `interrupts` is a signalfd(2): a signal that arrives there while we wait ends the birth. `gate` is a named pipe at
+    which init shall wait: then we return when it does. `born` is told the pid and the group of init, before init does
+    anything.
 
     Raises StartError or Interrupted; nothing is left of the container then.
     """
@@ -83,28 +91,28 @@ def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | 
     def main() -> int:
         nonlocal in_init
         in_init = True
-        return _init(spec, steps, group.part(1) if group else None, theirs, ours, sources, stdio)
+        return _Init(spec, steps, group.part(1) if group else None, theirs, stdio, gate, filter).main(ours, sources)
 
-    for name in _INSIDE:
-        getattr(steps, name)  # imported out here, once for all containers, and as long as the host's files can be seen
-    ours, theirs = Channel.pair(files=spec.process.terminal)
+    _look_ahead(spec, steps)
+    ours, theirs = Channel.pair(files=spec.process.terminal or bool(spec.seccomp))
     try:
         # Outside: what only we may look at, and the control group, before there is anything to put in.
+        filter = compiled_filter(spec, spec.process)
         if privileged:
-            sources = _take(spec.mounts, steps)
+            sources = rootfs.take_sources(spec, steps)
         group = _group(spec, steps)
 
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # init's from its first moment: it shall lose none
         try:
             kinds = [kind for kind in _BIRTHRIGHT if kind in spec.namespaces]
-            born, is_in = _spawn(main, kinds, group, steps)
+            born_as, is_in = _spawn(main, kinds, group, spec, steps)
         finally:
             if (
                 in_init or os.getpid() != caller
             ):  # somebody's spawn_init that comes back in the child as well; there must not be two of us
                 os._exit(125)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        pid = _child(born)
+        pid = _child(born_as)
         pidfd = os.pidfd_open(pid)  # a child that is not waited for: the number is surely its own
         theirs.close()
 
@@ -113,7 +121,9 @@ def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | 
             steps.write_maps(pid, spec.uid_mappings, spec.gid_mappings)
         if group and group.unified and not is_in:
             steps.enter_group(group.part(2), pid)
-        console = _accompany(ours, interrupts)
+        if born:
+            born(pid, group)
+        console = _accompany(ours, interrupts, spec, pid, waits=gate is not None)
         return Running(pid, pidfd, console, group)
     except BaseException as error:
         theirs.close()  # an init that still waits for our word reads end-of-file, and ends
@@ -128,6 +138,26 @@ def start(spec: Spec, steps: Steps, stdio: Stdio = (0, 1, 2), interrupts: int | 
         ours.close()
         for source in sources:
             os.close(source)
+
+
+def _look_ahead(spec: Spec, steps: Steps) -> None:
+    """Import, out here and once for all containers, what init will call: in there the host's files are out of reach."""
+    for name in _INSIDE:
+        getattr(steps, name)
+    for name in (*rootfs.covers(spec), *confinement.INSIDE):
+        getattr(steps, name)
+    if any(spec.hooks.asdict().values()):
+        import subprocess  # noqa: F401
+
+
+def compiled_filter(spec: Spec, process: Process) -> tuple[bytes, int] | None:
+    """The filter of system calls, as machine code, and the flags to load it with."""
+    if not spec.seccomp:
+        return None
+    from minicontainer.steps.seccomp import compile_filter, filter_flags
+
+    held = process.capabilities.bounding if process.capabilities else ()
+    return compile_filter(spec.seccomp, held), filter_flags(spec.seccomp)
 
 
 def _group(spec: Spec, steps: Steps) -> Group | None:
@@ -147,12 +177,16 @@ def _group(spec: Spec, steps: Steps) -> Group | None:
     return group if group.places else None
 
 
-def _spawn(main: Callable[[], int], kinds: list[Namespace], group: Group | None, steps: Steps) -> tuple[object, bool]:
+def _spawn(
+    main: Callable[[], int], kinds: list[Namespace], group: Group | None, spec: Spec, steps: Steps
+) -> tuple[object, bool]:
     """Let the step make init; returns its pid, and whether it was born into its group in the v2 tree.
 
     That is one call instead of two, and no moment in between. Where a student has written one of these steps, it is
     two: their spawn_init need not know of groups, and their enter_group is to be seen at work.
     """
+    if spec.joined:
+        return steps.spawn_joined(main, kinds, dict(spec.joined)), False
     ours = steps.spawn_init is Steps.spawn_init and steps.enter_group is Steps.enter_group
     if group and group.unified and ours:
         place = os.open(group.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -163,8 +197,11 @@ def _spawn(main: Callable[[], int], kinds: list[Namespace], group: Group | None,
     return steps.spawn_init(main, kinds), False
 
 
-def _accompany(channel: Channel, interrupts: int | None) -> int | None:
-    """Give init the word to begin, and listen until the program has been started; returns the terminal's master."""
+def _accompany(channel: Channel, interrupts: int | None, spec: Spec, pid: int, waits: bool) -> int | None:
+    """Give init the word to begin, and listen until the program has been started, or `waits` at the gate.
+
+    Returns the terminal's master, where there is one.
+    """
     console, started, ready = None, False, False
     with contextlib.suppress(BrokenPipeError):  # an init that is dead already is seen below
         channel.send("go")
@@ -184,13 +221,19 @@ def _accompany(channel: Channel, interrupts: int | None) -> int | None:
                 raise explain(details)
             if word == "console":
                 console = channel.receive_file()
+            if word == "listener":
+                _hand_over(channel.receive_file(), spec, pid)
+            if word == "built":
+                run_hooks("prestart", spec.hooks.prestart, spec.state("created", pid))  # what these were always told
+                run_hooks("createRuntime", spec.hooks.create_runtime, spec.state("creating", pid))
+                channel.send("go")
             if not word:  # end-of-file: the program has replaced init's copy of us, or init is dead
                 break
             if word in ("starting", "ready") and not started:
                 started = True  # from here on, a signal is meant for the program: it stays where it is until we return
                 if interrupts is not None:
                     poll.unregister(interrupts)
-            ready = ready or word == "ready"
+            ready = ready or word == ("waiting" if waits else "ready")
         if not ready:
             raise StartError("the container's process 1 ended before it had started the program", errno=errno.ECHILD)
         return console
@@ -200,28 +243,79 @@ def _accompany(channel: Channel, interrupts: int | None) -> int | None:
         raise
 
 
-def _init(
-    spec: Spec, steps: Steps, group: Group | None, channel: Channel, callers: Channel, sources: list[int], stdio: Stdio
-) -> int:
-    """Process 1. Returns the exit status of the container (or never, where the program takes its place)."""
+def _hand_over(listener: int, spec: Spec, pid: int) -> None:
+    """Give the listener of a filter with SCMP_ACT_NOTIFY to the agent that the configuration names."""
+    import json
+    import socket
+
+    path = str((spec.seccomp or {}).get("listenerPath", ""))
+    message = {
+        "ociVersion": "1.2.0",
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "metadata": (spec.seccomp or {}).get("listenerMetadata", ""),
+        "state": spec.state("creating", pid),
+    }
     try:
-        # Here: our own PID namespace, and our own user namespace if there is to be one, in which we are nobody yet.
-        callers.close()
-        set_title("minicontainer init")
-        os.setsid()  # a ^C in the caller's terminal is the caller's affair
-        if channel.receive()[0] != "go":
-            return 125  # the caller is gone: nobody wants this container
-        if Namespace.USER in spec.namespaces:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.connect(path)
+            socket.send_fds(line, [json.dumps(message).encode()], [listener])
+    except OSError as error:
+        raise StartError(f"failed to connect with seccomp agent {path}: {error.strerror or error}") from None
+    finally:
+        os.close(listener)
+
+
+class _Init:
+    """Process 1."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        steps: Steps,
+        group: Group | None,
+        channel: Channel,
+        stdio: Stdio,
+        gate: str | None,
+        filter: tuple[bytes, int] | None,
+    ) -> None:
+        self.spec, self.steps, self.group, self.stdio, self.filter = spec, steps, group, stdio, filter
+        self.line: Channel | Gate = channel
+        """To whoever is to be told what goes wrong: the caller; beyond the gate, whoever has opened it."""
+        self._channel, self._gate = channel, gate
+
+    def main(self, callers: Channel, sources: list[int]) -> int:
+        """Returns the exit status of the container (or never, where the program takes its place)."""
+        try:
+            # Here: our own PID namespace, and our own user namespace if there is to be one, where we are nobody yet.
+            callers.close()
+            set_title("minicontainer init")
+            os.setsid()  # a ^C in the caller's terminal is the caller's affair
+            if self._channel.receive()[0] != "go":
+                return 125  # the caller is gone: nobody wants this container
+            gate = Gate(self._gate) if self._gate else None  # found by its path as long as the host's are in sight
+            self._enter_namespaces()
+            self._build(sources)
+            return self._begin(gate)
+        except BaseException as error:  # SystemExit too: what a step does must reach the caller, who waits
+            message = describe(error)
+            self.line.send("error", message)
+            return int(message["exit_code"])
+
+    def _enter_namespaces(self) -> None:
+        spec, steps = self.spec, self.steps
+        if Namespace.USER in spec.namespaces or Namespace.USER in dict(spec.joined):
             steps.become_root()
         if spec.die_with_parent:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
         # Root of whatever user namespace we are in. Into our group, before a cgroup namespace shows where we are:
-        if group and group.places:
-            steps.enter_group(group, 0)
+        if self.group and self.group.places:
+            steps.enter_group(self.group, 0)
 
         # What is one call each:
-        steps.leave_keys()
+        if spec.new_keyring:
+            steps.leave_keys()
         if Namespace.CGROUP in spec.namespaces:
             steps.hide_cgroup_path()
         if Namespace.NETWORK in spec.namespaces:
@@ -229,80 +323,62 @@ def _init(
         if Namespace.IPC in spec.namespaces:
             steps.private_queues()
         if Namespace.UTS in spec.namespaces:
-            steps.set_names(spec.hostname, spec.domainname)
+            steps.set_names(spec.hostname or os.uname().nodename, spec.domainname or None)
         if Namespace.TIME in spec.namespaces:
-            steps.offset_clocks(*spec.clock_offsets)
+            steps.offset_clocks(*spec.clock_offsets, *(spec.clock_nanoseconds if any(spec.clock_nanoseconds) else ()))
 
-        # Still the host's tree of mounts. From here on our own, in which we build the container's root:
-        steps.make_private()
-        sources = sources or _take(spec.mounts, steps)  # without the host's rights it can be done only now
-        root = _root(spec, steps)
-        steps.mount_proc_and_dev(root)
-        _mount(spec.mounts, root, steps, sources)
+    def _build(self, sources: list[int]) -> None:
+        """Still the host's tree of mounts; from here on our own, in which we build the container's root."""
+        spec, steps = self.spec, self.steps
+        if Namespace.MOUNT in spec.namespaces:
+            steps.make_private()
+        sources = sources or rootfs.take_sources(spec, steps)  # without the host's rights only now
+        root = rootfs.show_root(spec, steps)
+        rootfs.furnish(spec, root, steps, sources)
+
+        if any(spec.hooks.asdict().values()):
+            self._channel.send("built")
+            if self._channel.receive()[0] != "go":
+                raise StartError("the caller ended while its hooks ran")
+            run_hooks("createContainer", spec.hooks.create_container, spec.state("creating", os.getpid()))
+        confinement.set_sysctls(spec, steps)
+        confinement.tune(spec.process, spec, steps)
 
         # The last sight of the host.
-        steps.pivot(root)
+        rootfs.enter(spec, root, steps)
 
-        # Every namespace is the container's now. What is left of the caller are open files and the signal mask.
-        console = terminal.allocate(spec.process.console_size) if spec.process.terminal else None
+    def _begin(self, gate: Gate | None) -> int:
+        """Every namespace is the container's. What is left of the caller are open files, rights, the signal mask."""
+        spec, steps, channel, process = self.spec, self.steps, self._channel, self.spec.process
+        console = terminal.allocate(process.console_size) if process.terminal else None
         if console:
             channel.send("console")
             channel.send_file(console.master)
             os.close(console.master)
-        program.arrange(spec.process, console, stdio, channel)
+        rootfs.cover(spec, steps)
+        program.arrange(process, console, self.stdio, [channel, *([gate] if gate else [])])
         channel.send("starting")
+        last, listener = confinement.confine(process, steps, self.filter)
+        if listener is not None:
+            channel.send("listener")
+            channel.send_file(listener)
+            os.close(listener)
+        if gate:
+            channel.send("waiting")
+            channel.close()
+            gate.wait()
+            self.line = gate
+        run_hooks("startContainer", spec.hooks.start_container, spec.state("created", os.getpid()))
+        if last:
+            last()
         if spec.reaper:
-            child = program.spawn(spec.process, console)
-            channel.send("ready")
+            child = program.spawn(process, console)
+            self.line.send("ready")
             program.keep_nothing()
             return steps.reap(child)
-        channel.send("ready")
-        program.become(spec.process, console)
-    except BaseException as error:  # SystemExit too: what a step does must reach the caller, or it waits for nothing
-        message = describe(error)
-        channel.send("error", message)
-        return int(message["exit_code"])
-    return 125  # never reached: become() does not return
-
-
-def _root(spec: Spec, steps: Steps) -> str:
-    """Put the root file system in its place, in our own mount namespace only; returns the place."""
-    match spec.root:
-        case Directory(path):
-            return path
-        case Overlay(lowers, upper, work, merged):
-            steps.stack(lowers, upper, work, merged)
-            return merged
-        case scratch:
-            steps.attach(scratch.path, "/", "tmpfs", "root", data=f"mode=755,size={scratch.size}")
-            return scratch.path
-
-
-def _take(mounts: Sequence[Mount], steps: Steps) -> list[int]:
-    """One for each bind mount, in their order: where a source is wanted at two places, it is taken twice."""
-    taken: list[int] = []
-    try:
-        for mount in mounts:
-            if mount.type == "bind":
-                taken.append(steps.take(mount.source))
-    except BaseException:
-        for source in taken:
-            os.close(source)
-        raise
-    return taken
-
-
-def _mount(mounts: Sequence[Mount], root: str, steps: Steps, sources: list[int]) -> None:
-    taken = iter(sources)
-    for mount in mounts:
-        if mount.type == "bind":
-            steps.bind(next(taken), root, mount.destination, mount.readonly)
-        elif mount.type == "cgroup":
-            steps.mount_cgroups(root, mount.destination, mount.readonly)
-        else:
-            flags = MS_NOSUID | MS_NODEV | MS_NOEXEC if mount.type != "tmpfs" else MS_NOSUID | MS_NODEV
-            flags |= MS_RDONLY if mount.readonly else 0
-            steps.attach(root, mount.destination, mount.type, mount.source or mount.type, flags, mount.data)
+        self.line.send("ready")
+        program.become(process, console)
+        return 125  # never reached: become() does not return
 
 
 def _child(pid: object) -> int:

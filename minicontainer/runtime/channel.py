@@ -6,6 +6,7 @@ replaced us, the other end reads end-of-file, and that is the good news.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -70,12 +71,44 @@ class Channel:
 
     def move(self, least: int) -> None:
         """Let this end have another number, the lowest free one from `least` on."""
-        moved = fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, least)
-        os.close(self._fd)
-        self._fd = moved
+        self._fd = _moved(self._fd, least)
 
     def close(self) -> None:
         """Close this end; a second time does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+
+
+class Gate:
+    """A named pipe at which process 1 waits until somebody opens the other end; from then on, the line to that one.
+
+    The pipe's path is the host's, and will be out of sight: so it is held by a file descriptor (O_PATH), which can be
+    opened in earnest through the host's /proc, held likewise.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        self._files = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def wait(self) -> None:
+        """Return when the gate is open."""
+        line = os.open(str(self._fd), os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._files)  # the pipe's own way to wait
+        os.close(self._fd)
+        os.close(self._files)
+        self._fd = line
+
+    def send(self, word: str, details: dict[str, Any] | None = None) -> None:
+        """As `Channel.send`, a line each. Who opened the gate may be gone: then there is nobody to be told."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._fd, (f"{word} {json.dumps(details)}\n" if details else f"{word}\n").encode())
+
+    def move(self, least: int) -> None:
+        """Let both file descriptors have other numbers, the lowest free ones from `least` on."""
+        self._fd, self._files = _moved(self._fd, least), _moved(self._files, least)
+
+
+def _moved(fd: int, least: int) -> int:
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+    os.close(fd)
+    return moved

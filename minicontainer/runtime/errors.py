@@ -18,6 +18,16 @@ class StartError(Exception):
         self.exit_code = exit_code
 
 
+class BundleError(Exception):
+    """A bundle, its config.json or a container's id that no container can be made of; `str()` is one line.
+
+    It names the file, the place in it and what stands there: ``config.json: process.cwd: "bin" is no absolute path``.
+    """
+
+    exit_code = 1
+    """What runc and crun end with."""
+
+
 class ProgramError(OSError):
     """The program cannot be executed; the errno is execve(2)'s, ENOENT when it is not in the container at all."""
 
@@ -35,3 +45,9 @@ class Interrupted(Exception):
             f"interrupted by signal {number} before the program was started; nothing is left of the container"
         )
         self.number = number
+
+
+class Refusal(Exception):
+    """Something that cannot be done with a container as it is now: it is not there, it runs, it does not."""
+
+    exit_code = 1

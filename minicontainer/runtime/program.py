@@ -5,15 +5,17 @@ Here every namespace is the container's. What is left of the caller are open fil
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import signal
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Sequence
 
 from minicontainer.linux import CLOSE_RANGE_CLOEXEC, PR_SET_DUMPABLE, close_range, in_user_namespace, prctl
 from minicontainer.runtime import terminal
-from minicontainer.runtime.channel import Channel
+from minicontainer.runtime.channel import Channel, Gate
 from minicontainer.runtime.errors import ProgramError
 from minicontainer.runtime.spec import Process
 
@@ -25,20 +27,46 @@ Stdio = tuple[int | None, int | None, int | None]
 """The file descriptors that become 0, 1 and 2 of the program; None is the container's own /dev/null."""
 
 
-def arrange(process: Process, console: terminal.Console | None, stdio: Stdio, channel: Channel) -> None:
-    """Make the program's files 0, 1, 2 and those to be preserved 3, 4, …; all others close as it starts."""
-    wanted = [console.slave] * 3 if console else [os.open("/dev/null", os.O_RDWR) if fd is None else fd for fd in stdio]
-    wanted += process.preserve_fds
-    above = max(len(wanted), *wanted) + 1  # out of the way first, or one could be overwritten before it was moved
-    channel.move(above)
-    for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, above) for fd in wanted]):
-        os.dup2(fd, number)
+def arrange(process: Process, console: terminal.Console | None, stdio: Stdio, lines: Sequence[Channel | Gate]) -> None:
+    """Make the program's files 0, 1, 2 and those to be preserved 3, 4, …; all others close as it starts.
+
+    `lines` are in use until then, and move out of the way. A preserved number that is not open is left out.
+    """
+    wanted: list[int | None] = [console.slave] * 3 if console else [_own_null(fd) for fd in stdio]
+    wanted += [fd if _is_open(fd) else None for fd in process.preserve_fds]
+    above = max(len(wanted), *(fd for fd in wanted if fd is not None)) + 1  # else one is overwritten before it is moved
+    for line in lines:
+        line.move(above)
+    moved = [None if fd is None else fcntl.fcntl(fd, fcntl.F_DUPFD, above) for fd in wanted]
+    close_range(3, above - 1)
+    for number, fd in enumerate(moved):
+        if fd is not None:
+            os.dup2(fd, number)
     close_range(len(wanted), flags=CLOSE_RANGE_CLOEXEC)
+    for number in (0, 1, 2):
+        with contextlib.suppress(OSError):  # a socket, say, or a user namespace to which the file does not belong
+            if os.fstat(number).st_uid != process.user.uid and os.fstat(number).st_rdev != _NULL:
+                os.fchown(number, process.user.uid, -1)
+
+
+_NULL = os.makedev(1, 3)
+
+
+def _own_null(fd: int | None) -> int:
+    """`fd`; but the container's own /dev/null in place of the host's: that is a file of the host's, to be held open."""
+    status = None if fd is None else os.fstat(fd)
+    if status is None or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL):
+        with contextlib.suppress(FileNotFoundError):  # a container without a /dev
+            return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    return os.open(os.devnull, os.O_RDWR) if fd is None else fd
+
+
+def _is_open(fd: int) -> bool:
     try:
-        os.chdir(process.cwd)
-    except OSError as error:
-        reason = f"the working directory {process.cwd}: {error.strerror}"
-        raise OSError(error.errno, f"{reason} in the container; choose another with --workdir") from None
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def spawn(process: Process, console: terminal.Console | None) -> int:

@@ -6,12 +6,14 @@ mounted any more.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from minicontainer.linux import (
     CLONE_NEWNS,
     MNT_DETACH,
     MS_BIND,
+    MS_MOVE,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
@@ -27,6 +29,15 @@ from minicontainer.linux import (
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 """What the OCI runtime specification wants in every /dev ("Default Devices"), /dev/console and /dev/ptmx apart."""
+
+
+LINKS = {
+    "ptmx": "pts/ptmx",
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
 
 
 def make_private() -> None:
@@ -55,6 +66,20 @@ def pivot(new_root: str) -> None:
     os.chdir("/")
 
 
+def move_root(new_root: str) -> None:
+    """As `pivot`, where the old root is the initramfs, which cannot be pivoted away from (pivot_root(2)).
+
+    `new_root` is moved over "/", and we change our root to it. Below it, out of reach of every path, lies the old one:
+    whoever gets CAP_SYS_CHROOT and a mount to move may dig for it, so this is for where the other cannot be had.
+    Raises OSError.
+    """
+    mount(new_root, new_root, None, MS_BIND | MS_REC)
+    os.chdir(new_root)
+    mount(".", "/", None, MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+
+
 def mount_proc_and_dev(root: str) -> None:
     """Mount below `root` what programs expect there: /proc of this PID namespace, and a /dev that is ours alone.
 
@@ -70,9 +95,6 @@ def mount_proc_and_dev(root: str) -> None:
         mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k")
 
     with target_in(root, "dev") as dev:  # new, empty and ours: no path in it leads anywhere else
-        for name in DEVICES:
-            os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_CLOEXEC))
-            mount(f"/dev/{name}", f"{dev}/{name}", None, MS_BIND)
         for name, fstype, flags, data in (
             ("pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"),
             ("shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=64m"),
@@ -80,7 +102,20 @@ def mount_proc_and_dev(root: str) -> None:
         ):
             os.mkdir(f"{dev}/{name}")
             mount(fstype, f"{dev}/{name}", fstype, flags, data)
-        os.symlink("pts/ptmx", f"{dev}/ptmx")
-        os.symlink("/proc/self/fd", f"{dev}/fd")
-        for number, name in enumerate(("stdin", "stdout", "stderr")):
-            os.symlink(f"/proc/self/fd/{number}", f"{dev}/{name}")
+    furnish_dev(root)
+
+
+def furnish_dev(root: str) -> None:
+    """See that /dev below `root` has what the OCI runtime specification wants there, whatever is mounted there.
+
+    "Default Devices" and "Dev symbolic links". What is there already stays. Raises OSError: EPERM.
+    """
+    with target_in(root, "dev") as dev:
+        for name in DEVICES:
+            with contextlib.suppress(FileExistsError):
+                place = os.open(f"{dev}/{name}", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+                mount(f"/dev/{name}", f"/proc/self/fd/{place}", None, MS_BIND)
+                os.close(place)
+        for name, target in LINKS.items():
+            with contextlib.suppress(FileExistsError):
+                os.symlink(target, f"{dev}/{name}")

@@ -39,6 +39,18 @@ def limit_misc(group: Group, resource: str, most: int) -> None:
     control(f"{directory}/misc.max", f"{resource} {most}", "misc.capacity at the top of the tree names the resources")
 
 
+def set_file(group: Group, controller: str, first: str, second: str, value: str) -> None:
+    """Write a limit that has no step of its own, where it is on v1, or on v2 ("": it is not there). LimitUnavailable.
+
+    ``set_file(group, "memory", "memory.swappiness", "", "0")``
+    """
+    version, directory = group[controller]
+    file = second if version == 2 else first
+    if not file:
+        raise LimitUnavailable(errno.ENODEV, f"{first} is of cgroup v1; {directory} is v2, which has nothing like it")
+    control(f"{directory}/{file}", value)
+
+
 def set_control(group: Group, file: str, value: str) -> None:
     """Write any file of the group's v2 directory: ``memory.oom.group``, ``1``. Raises LimitUnavailable.
 

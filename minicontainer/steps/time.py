@@ -11,7 +11,9 @@ import os
 from minicontainer.linux import CLONE_NEWTIME, setns, unshare
 
 
-def offset_clocks(monotonic: int = 0, boottime: int = 0) -> None:
+def offset_clocks(
+    monotonic: int = 0, boottime: int = 0, monotonic_nanoseconds: int = 0, boottime_nanoseconds: int = 0
+) -> None:
     """Give the calling process a time namespace whose clocks are so many seconds ahead of the host's (or behind, if <
     0).
 
@@ -20,9 +22,10 @@ def offset_clocks(monotonic: int = 0, boottime: int = 0) -> None:
     EINVAL (a kernel older than 5.6, or without CONFIG_TIME_NS).
     """
     unshare(CLONE_NEWTIME)
-    if monotonic or boottime:
+    first, second = (monotonic, monotonic_nanoseconds), (boottime, boottime_nanoseconds)
+    if any((*first, *second)):
         with open("/proc/self/timens_offsets", "w") as offsets:
-            offsets.write(f"monotonic {monotonic} 0\nboottime {boottime} 0\n")
+            offsets.write("monotonic {} {}\nboottime {} {}\n".format(*first, *second))
     namespace = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(namespace, CLONE_NEWTIME)

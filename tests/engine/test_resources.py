@@ -117,6 +117,7 @@ LIMITS = st.builds(
     memory_high=WHOLE, cpu_shares=WHOLE, cpu_quota=WHOLE, cpu_period=WHOLE, cpu_burst=WHOLE, blkio_weight=WHOLE,
     net_class=WHOLE, cpus=st.none() | st.floats(0.01, 512), oom_kill_disable=st.booleans(),
     cpu_idle=st.none() | st.booleans(), cpuset_cpus=st.none() | NAME, cpuset_mems=st.none() | NAME,
+    files=st.lists(st.tuples(NAME, NAME, NAME, NAME), max_size=3).map(tuple),
     io_rates=st.lists(st.tuples(NAME, st.sampled_from(sorted(RATES)), st.integers(0, 1 << 40)), max_size=3).map(tuple),
     devices=st.none() | st.lists(
         st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 4095), st.none() | st.integers(0, 4095),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from minicontainer.linux import target_in
+from minicontainer.linux import place_in, target_in
 
 NAMES = st.sampled_from(["a", "b", "c", "..", "."])
 PATHS = st.lists(NAMES, min_size=1, max_size=6).map("/".join)
@@ -83,11 +84,64 @@ def test_links_inside_are_followed_as_the_container_will(tmp_path: Path) -> None
         assert os.path.realpath(target) == str(tmp_path / "run/lock")
 
 
-def test_a_link_to_nothing_is_no_way_out_and_no_riddle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("link", "end"),
+    [
+        ("../run/systemd/resolv.conf", "run/systemd/resolv.conf"), ("/run/resolv.conf", "run/resolv.conf"),
+        ("../../../../new", "new"), ("elsewhere/./x/../y", "etc/elsewhere/y"), ("second", "etc/third/end"),
+        ("/etc/above/deep", "usr/above/deep"),
+    ],
+)  # fmt: skip
+def test_what_a_link_to_nothing_leads_to_is_made_inside(tmp_path: Path, link: str, end: str) -> None:
+    """As the container itself would, who opens it for writing; with all that is missing on the way."""
     (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/resolv.conf").symlink_to("../run/systemd/resolv.conf")
-    with contextlib.suppress(OSError), target_in(tmp_path, "/etc/resolv.conf", directory=False) as target:
-        assert os.path.realpath(target).startswith(str(tmp_path))
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "etc/second").symlink_to("third/end")
+    (tmp_path / "etc/above").symlink_to("../usr/above")
+    (tmp_path / "etc/resolv.conf").symlink_to(link)
+    with target_in(tmp_path, "/etc/resolv.conf", directory=False) as target:
+        assert os.path.realpath(target) == str(tmp_path / end)
+        assert stat.S_ISREG(os.stat(target).st_mode)
+
+
+@pytest.mark.parametrize("links", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b/../c", "c": "a"}, {"a": "/a/x"}])
+def test_links_without_end_have_one(tmp_path: Path, links: dict[str, str]) -> None:
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(OSError) as raised, target_in(tmp_path, "a"):
+        pass
+    assert raised.value.errno == errno.ELOOP
+
+
+def test_a_chain_of_links_that_is_longer_than_the_kernels(tmp_path: Path) -> None:
+    """The kernel follows forty; we make what the last of them leads to only after as many."""
+    for number in range(60):
+        (tmp_path / f"link{number}").symlink_to(f"link{number + 1}")
+    with pytest.raises(OSError), target_in(tmp_path, "link0"):
+        pass
+    with target_in(tmp_path, "link30") as target:
+        assert os.path.realpath(target) == str(tmp_path / "link60")
+
+
+@pytest.mark.parametrize("path", ["link", "link/new", "directory/inner", "dangling", "file/new"])
+def test_without_links_none_is_followed(tmp_path: Path, path: str) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to("directory")
+    (tmp_path / "directory/inner").symlink_to("/")
+    (tmp_path / "dangling").symlink_to("nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as raised, place_in(tmp_path, path, links=False):
+        pass
+    assert raised.value.errno == (errno.ENOTDIR if path.startswith("file") else errno.ELOOP)
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "directory", "file", "link"]
+    with place_in(tmp_path, "directory/new", links=False) as there:
+        assert os.path.samestat(os.fstat(there), (tmp_path / "directory/new").stat())
+
+
+def test_a_file_in_the_place_of_a_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError), target_in(tmp_path, "file/below"):
+        pass
 
 
 def test_renames_elsewhere_on_the_machine_do_not_disturb(tmp_path: Path) -> None:

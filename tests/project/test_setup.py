@@ -256,7 +256,7 @@ def test_setup_makes_everything_once(project: Path) -> None:
     called = setup(project)
     assert called[:2] == ["provision", "-m venv --clear .venv"]
     assert called[3].endswith("-c constraints.txt --no-build-isolation -e .[dev,grading,vm]")
-    assert called[4] == "-I minicontainer/cli/launcher.py .venv/bin/minicontainer"
+    assert called[4] == "-I minicontainer/cli/launcher.py .venv/bin"
     assert called[5].startswith("-m compileall -q ")
 
 
@@ -393,7 +393,7 @@ def test_the_launcher_runs_the_command_line_without_site(tmp_path: Path, directo
     interpreter.symlink_to(Path(sys.executable).resolve())
     command = checkout / "minicontainer-command"
 
-    launcher.write(command, str(interpreter), [str(checkout), str(packages)])
+    launcher.write(command, "start", str(interpreter), [str(checkout), str(packages)])
 
     done = run(command, "run", "a b", "", cwd=tmp_path)
     assert done.stderr == ""

@@ -1,0 +1,118 @@
+"""The last things before a program is executed: what it may use, who it is, and what it may do.
+
+Here and nowhere else, for process 1 and for whatever joins it later. The order matters more than anywhere: each of
+these steps takes away what an earlier one still needed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer.runtime.spec import Process, Spec
+from minicontainer.steps import Steps
+
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 8  # of minicontainer.linux.seccomp, which most containers can do without
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INSIDE = (
+    "set_rlimits forbid_new_privileges limit_bounding keep_capabilities become_user set_capabilities filter_syscalls"
+).split()
+"""The steps that are taken where the host's files are out of reach."""
+
+
+def tune(process: Process, spec: Spec, steps: Steps) -> None:
+    """What is told to the kernel through /proc, or is inherited anyway: by whoever still sees the host's /proc.
+
+    The container's own is not asked: who made the image may have put something else there (CVE-2025-52881).
+    """
+    if process.oom_score_adj is not None:
+        steps.set_oom_score(process.oom_score_adj)
+    if spec.personality:
+        steps.set_personality(spec.personality)
+    if spec.memory_policy:
+        steps.set_memory_policy(spec.memory_policy.mode, spec.memory_policy.nodes, spec.memory_policy.flags)
+    if process.scheduler is not None:
+        one = process.scheduler
+        steps.schedule(one.policy, one.nice, one.priority, one.flags, one.runtime, one.deadline, one.period)
+    if process.io_priority is not None:
+        steps.set_io_priority(*process.io_priority)
+    if process.apparmor_profile or process.selinux_label:
+        steps.label_exec(process.apparmor_profile, process.selinux_label)
+
+
+def set_sysctls(spec: Spec, steps: Steps) -> None:
+    """Likewise, for the whole container: the kernel's settings in namespaces that are the container's own."""
+    if spec.sysctl:
+        steps.set_sysctls(dict(spec.sysctl), spec.namespaces | {kind for kind, _ in spec.joined})
+
+
+def confine(
+    process: Process, steps: Steps, filter: tuple[bytes, int] | None
+) -> tuple[Callable[[], object] | None, int | None]:
+    """Everything; but a filter of system calls, where it can wait until the very last moment, is returned for then.
+
+    With `no_new_privileges` anybody may load one. Without, only who has CAP_SYS_ADMIN, so it is loaded in the middle,
+    and must allow what comes after it. What a filter has to ask somebody for is asked through a listener, a file
+    descriptor, the second that is returned: it has to be handed over before we are alone. Raises OSError.
+    """
+    steps.set_rlimits(process.rlimits)
+    last: Callable[[], object] | None = None
+    listener: int | None = None
+    if process.no_new_privileges:
+        steps.forbid_new_privileges()
+    elif filter is not None:
+        listener = steps.filter_syscalls(*filter)
+
+    arrived = _enter(process.cwd)
+    capabilities = process.capabilities
+    if capabilities is not None:
+        steps.limit_bounding(capabilities.bounding)
+        steps.keep_capabilities()
+    user = process.user
+    steps.become_user(user.uid, user.gid, user.additional_gids, user.umask)
+    if not arrived:  # a directory that is the user's alone, on a file system that does not know root
+        _enter(process.cwd, again=True)
+    _stay_inside(process.cwd)
+    if capabilities is not None:
+        steps.set_capabilities(
+            capabilities.effective, capabilities.permitted, capabilities.inheritable, capabilities.ambient
+        )
+    if filter is not None and process.no_new_privileges:
+        if filter[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER:
+            listener = steps.filter_syscalls(*filter)
+        else:
+            last = lambda: steps.filter_syscalls(*filter)  # noqa: E731
+    return last, listener
+
+
+def _enter(directory: str, *, again: bool = False) -> bool:
+    try:
+        os.chdir(directory)
+    except PermissionError as error:
+        if not again:
+            return False
+        raise _no_directory(error, directory) from None
+    except OSError as error:
+        raise _no_directory(error, directory) from None
+    return True
+
+
+def _no_directory(error: OSError, directory: str) -> OSError:
+    reason = f"chdir to the working directory {directory}: {error.strerror}"
+    return OSError(error.errno, f"{reason} in the container; choose another with --workdir")
+
+
+def _stay_inside(directory: str) -> None:
+    """See that the working directory is in the container: one like /proc/self/fd/7 would be what we had open there,
+    and ".." goes on from it to the host's root (CVE-2024-21626). The kernel does not know its path then."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = ""
+    except OSError:
+        return  # a filter that refuses getcwd(2); it is the configuration's, not the image's
+    if not here.startswith("/"):
+        raise PermissionError(1, f"the working directory {directory} leads out of the container")

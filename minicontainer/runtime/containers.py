@@ -1,0 +1,496 @@
+"""The life of an OCI container: create, start, kill, delete, and what is written down of it in between.
+
+https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md
+
+Each container has a directory, named after its id, which is made before anything else of it is. In there:
+
+    state.json   what is known of it. Its status is not: that is what the kernel says of its process 1.
+    config.json  as it was read when it was created; changes to the bundle's own do nothing to it any more.
+    exec.fifo    the gate: process 1 waits there, about to become the program, until somebody opens the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+
+from minicontainer.record import Record
+from minicontainer.runtime import birth
+from minicontainer.runtime.bundle import check_id, load, specification
+from minicontainer.runtime.errors import Refusal, StartError
+from minicontainer.runtime.failure import explain
+from minicontainer.runtime.hooks import run_hooks
+from minicontainer.runtime.program import Stdio
+from minicontainer.runtime.spec import OCI_VERSION, Hook, Spec
+from minicontainer.steps import Steps
+from minicontainer.steps.group import Group, find_group, remove_group
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+GATE = "exec.fifo"
+PATIENCE = 10
+"""Seconds in which what was killed has to be gone."""
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Known(Record):
+    """What state.json says."""
+
+    id: str
+    bundle: str
+    pid: int = 0
+    """Of process 1, in the PID namespace of whoever created it; 0 until there is one."""
+    born: int = 0
+    """When that process was, in clock ticks since boot: another one may have its number by now."""
+    created: str = ""
+    """RFC 3339, UTC."""
+    rootfs: str = ""
+    group: str = ""
+    places: Mapping[str, Sequence[Any]] = _NOTHING
+    """Controller → [version, directory], as `Group.places`."""
+    annotations: Mapping[str, str] = _NOTHING
+    owner: int = 0
+    """Uid of whoever created it."""
+
+
+class Containers:
+    """All containers below one directory, `root`; made of the steps that are given."""
+
+    def __init__(self, root: str, steps: Steps | None = None) -> None:
+        self.root = os.path.abspath(root)
+        self.steps = steps or Steps()
+
+    # The operations of the specification
+
+    def create(self, container_id: str, bundle: str, stdio: Stdio = (0, 1, 2), **options: Any) -> None:
+        """Make a container of the bundle, and leave it waiting at its gate.
+
+        options: `config` (a path, in place of the bundle's config.json), `console_socket` and `pid_file` (paths), and
+        `changes` to the specification (a function from Spec to Spec). Raises BundleError, Refusal, StartError; nothing
+        is left then.
+        """
+        running = self._begin(container_id, bundle, stdio, gate=True, **options)
+        os.close(running.pidfd)
+        if running.console is not None:
+            os.close(running.console)
+
+    def run(
+        self, container_id: str, bundle: str, stdio: Stdio = (0, 1, 2), interrupts: int | None = None, **options: Any
+    ) -> birth.Running:
+        """Create and start in one; returns as soon as the program runs. Whoever has it must wait for it."""
+        running = self._begin(container_id, bundle, stdio, gate=False, interrupts=interrupts, **options)
+        try:
+            self._started(container_id)
+        except BaseException:
+            os.kill(running.pid, signal.SIGKILL)
+            running.wait()
+            self.delete(container_id, force=True)
+            raise
+        return running
+
+    def start(self, container_id: str) -> None:
+        """Open a created container's gate; returns when its program has replaced process 1.
+
+        Raises Refusal (it is not waiting), StartError: the program could not be executed. The container is stopped
+        then.
+        """
+        known = self.known(container_id)
+        gate = f"{self._directory(container_id)}/{GATE}"
+        with self._locked(container_id):
+            status = self.status(known)
+            if status != "created":
+                raise Refusal(f"cannot start container {container_id}: it is {status}, not created")
+            pidfd = _pidfd(known)
+            line = os.open(gate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.unlink(gate)
+                _hear(line, pidfd, container_id)
+            finally:
+                os.close(line)
+                os.close(pidfd)
+        self._started(container_id)
+
+    def state(self, container_id: str) -> dict[str, Any]:
+        """The state as the specification has it, with `created`, `rootfs` and `owner` as runc adds them."""
+        known = self.known(container_id)
+        return self._state(known, self.status(known))
+
+    def kill(self, container_id: str, number: int, *, everybody: bool = False) -> None:
+        """Send a signal to process 1, or to all of the container's processes. Raises Refusal: it is stopped."""
+        known = self.known(container_id)
+        status = self.status(known)
+        if everybody and (pids := self.pids(container_id)):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            return
+        if status not in ("created", "running", "paused"):
+            raise Refusal(f"cannot kill container {container_id}: container not running (it is {status})")
+        pidfd = _pidfd(known)
+        try:
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            raise Refusal(f"cannot kill container {container_id}: container not running (it is stopped)") from None
+        finally:
+            os.close(pidfd)
+        if number == signal.SIGKILL and status == "paused":
+            self.steps.thaw(self.group(known))  # on v1, what is frozen does not even die
+
+    def delete(self, container_id: str, *, force: bool = False) -> None:
+        """Remove what is left of a stopped container; `force` kills it first. Raises Refusal: it is not stopped."""
+        try:
+            known = self.known(container_id)
+        except Refusal:
+            if force:
+                return
+            raise
+        with self._locked(container_id):
+            status = self.status(known)
+            if status != "stopped":
+                if not force:
+                    raise Refusal(f"cannot delete container {container_id} that is not stopped: it is {status}")
+                self._end(known)
+            # Without a PID namespace of its own, others may outlive process 1; and a kill -9 of ours leaves groups.
+            remove_group(self.group(known) if known.places else find_group(known.group))
+            state, hooks = self._state(known.replace(pid=0), "stopped"), tuple[Hook, ...]()
+            with contextlib.suppress(Exception):  # half-made: there is no configuration yet
+                hooks = tuple(self._spec(known).hooks.poststop)
+            _remove(self._directory(container_id))
+        for hook in hooks:
+            with contextlib.suppress(StartError):  # the specification: log it, and go on as if it had succeeded
+                run_hooks("poststop", [hook], state)
+
+    # What runtimes have beyond it
+
+    def all(self) -> list[dict[str, Any]]:
+        """The state of every container."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for container_id in sorted(os.listdir(self.root)):
+                with contextlib.suppress(Refusal):
+                    found.append(self.state(container_id))
+        return found
+
+    def pids(self, container_id: str) -> list[int]:
+        """Every process of the container, as the caller's PID namespace has them."""
+        known, found = self.known(container_id), set[int]()
+        group = self.group(known)
+        directories = [group.places[name][1] for name in ("pids", "memory", "devices") if name in group]
+        for top in [*directories, *([group.unified] if group.unified else [])][:1]:
+            for directory, _, files in os.walk(top):
+                if "cgroup.procs" in files:
+                    with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs") as procs:
+                        found |= set(map(int, procs.read().split()))
+        return sorted(found)
+
+    def pause(self, container_id: str) -> None:
+        """Stop every process where it is. Raises Refusal."""
+        self.steps.freeze(self._group_of(container_id, "running", "created"))
+
+    def resume(self, container_id: str) -> None:
+        """Let a paused container go on. Raises Refusal."""
+        self.steps.thaw(self._group_of(container_id, "paused"))
+
+    def known(self, container_id: str) -> Known:
+        """What is written of a container. Raises Refusal: there is none."""
+        check_id(container_id)
+        try:
+            with open(f"{self._directory(container_id)}/state.json", encoding="utf-8") as file:
+                return Known(**json.load(file))
+        except FileNotFoundError:
+            raise Refusal(f"container {container_id} does not exist (in {self.root})") from None
+        except (ValueError, TypeError) as error:
+            raise Refusal(f"{self._directory(container_id)}/state.json cannot be read: {error}") from None
+
+    def status(self, known: Known) -> str:
+        """creating, created, running, paused or stopped: what the kernel says."""
+        if not known.pid:
+            return "creating" if _is_locked(self._directory(known.id)) else "stopped"
+        if not is_alive(known.pid, known.born):
+            return "stopped"
+        if os.path.exists(f"{self._directory(known.id)}/{GATE}"):
+            return "created"
+        group = self.group(known)
+        with contextlib.suppress(OSError):
+            if "freezer" in group and self.steps.is_frozen(group):
+                return "paused"
+        return "running"
+
+    def group(self, known: Known) -> Group:
+        """The container's control group; without any places, where it has none."""
+        return Group(known.group, {name: (place[0], place[1]) for name, place in known.places.items()})
+
+    def configuration(self, known: Known) -> Spec:
+        """What the container was created from."""
+        return self._spec(known)
+
+    def document(self, known: Known) -> dict[str, Any]:
+        """Its config.json, as it was when the container was created, with what was updated since."""
+        return load(self._directory(known.id))
+
+    def remember(self, known: Known, document: dict[str, Any]) -> None:
+        """Change that."""
+        _write(f"{self._directory(known.id)}/config.json", json.dumps(document))
+
+    # How it is done
+
+    def _begin(
+        self,
+        container_id: str,
+        bundle: str,
+        stdio: Stdio,
+        *,
+        gate: bool,
+        config: str | None = None,
+        console_socket: str | None = None,
+        pid_file: str | None = None,
+        changes: Any = None,
+        interrupts: int | None = None,
+    ) -> birth.Running:
+        check_id(container_id)
+        bundle = os.path.abspath(bundle)
+        raw = load(bundle, config)
+        spec = specification(raw, bundle, container_id).replace(
+            reaper=False, die_with_parent=False, default_filesystems=False
+        )
+        spec = spec.replace(group=_group_name(spec))
+        if changes:
+            spec = changes(spec)
+        directory = self._directory(container_id)
+        with self._claimed(container_id):
+            known = Known(
+                container_id,
+                bundle,
+                created=_now(),
+                rootfs=getattr(spec.root, "path", ""),
+                group=spec.group or container_id,
+                annotations=dict(spec.annotations),
+                owner=os.geteuid(),
+            )
+            self._write(known)  # before there is any of it
+            _write(f"{directory}/config.json", json.dumps(raw))
+            if gate:
+                os.mkfifo(f"{directory}/{GATE}")
+                os.chmod(f"{directory}/{GATE}", 0o622)  # process 1 is somebody else by the time at which it opens it
+
+            def born(pid: int, group: Group | None) -> None:
+                places = {name: list(place) for name, place in group.places.items()} if group else {}
+                self._write(known.replace(pid=pid, born=birth_of(pid) or -1, places=places))
+
+            running = birth.start(
+                spec, self.steps, stdio, interrupts, gate=f"{directory}/{GATE}" if gate else None, born=born
+            )
+            try:
+                if running.console is not None and console_socket:
+                    send_master(console_socket, running.console)
+                if pid_file:
+                    _write(pid_file, str(running.pid))
+            except BaseException:
+                os.kill(running.pid, signal.SIGKILL)
+                running.wait()
+                raise
+        return running
+
+    @contextlib.contextmanager
+    def _claimed(self, container_id: str) -> Iterator[None]:
+        """The container's directory, ours alone as long as it is being made; gone again when that fails."""
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        directory = self._directory(container_id)
+        try:
+            os.mkdir(directory, 0o711)
+        except FileExistsError:
+            raise Refusal(f"container with id {container_id} already exists; delete it first") from None
+        with self._locked(container_id):
+            try:
+                yield
+            except BaseException:
+                known = self.known(container_id)
+                remove_group(self.group(known) if known.places else find_group(known.group))
+                _remove(directory)
+                raise
+
+    @contextlib.contextmanager
+    def _locked(self, container_id: str) -> Iterator[None]:
+        fd = os.open(self._directory(container_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _started(self, container_id: str) -> None:
+        """The program runs: the last hooks. The specification: a failure ends the container."""
+        known = self.known(container_id)
+        hooks = self._spec(known).hooks.poststart
+        try:
+            run_hooks("poststart", hooks, self._state(known, "running"))
+        except StartError:
+            self._end(known)
+            raise
+
+    def _end(self, known: Known) -> None:
+        """Kill process 1, and wait until it is gone."""
+        if not is_alive(known.pid, known.born):
+            return
+        pidfd = _pidfd(known)
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            group = self.group(known)
+            with contextlib.suppress(OSError):
+                if "freezer" in group and self.steps.is_frozen(group):
+                    self.steps.thaw(group)
+            if not select.select([pidfd], [], [], PATIENCE)[0]:
+                raise Refusal(f"process {known.pid} of container {known.id} was killed, and is not gone")
+        finally:
+            os.close(pidfd)
+
+    def _group_of(self, container_id: str, *statuses: str) -> Group:
+        known = self.known(container_id)
+        status = self.status(known)
+        if status not in statuses:
+            raise Refusal(f"container {container_id} is {status}, not {' or '.join(statuses)}")
+        return self.group(known)
+
+    def _spec(self, known: Known) -> Spec:
+        return specification(self.document(known), known.bundle, known.id, exists=False)
+
+    def _state(self, known: Known, status: str) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "ociVersion": OCI_VERSION,
+            "id": known.id,
+            "status": status,
+            "bundle": known.bundle,
+            "rootfs": known.rootfs,
+            "created": known.created,
+            "owner": str(known.owner),
+        }
+        if status != "stopped":
+            state["pid"] = known.pid
+        if known.annotations:
+            state["annotations"] = known.annotations
+        return state
+
+    def _directory(self, container_id: str) -> str:
+        return f"{self.root}/{container_id}"
+
+    def _write(self, known: Known) -> None:
+        """Whole or not at all: a reader sees the old or the new."""
+        file = f"{self._directory(known.id)}/state.json"
+        _write(file, json.dumps(known.asdict()))
+
+
+def _group_name(spec: Spec) -> str:
+    """Its control group: cgroupsPath, or one of ours. ``slice:prefix:name``, as it is for who leaves groups to systemd,
+    is taken for the directory that systemd would have made."""
+    path = spec.cgroups_path or spec.id
+    if path.count(":") == 2:
+        above, prefix, name = path.split(":")
+        return f"/{above or 'system.slice'}/{prefix}-{name}.scope"
+    return path
+
+
+def is_alive(pid: int, born: int) -> bool:
+    """Whether the process that was born then is still there, and no zombie."""
+    return pid > 0 and birth_of(pid) == born
+
+
+def birth_of(pid: int) -> int | None:
+    """When a process was born, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat); None: it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in b"ZX" else int(fields[19])
+
+
+def _pidfd(known: Known) -> int:
+    """A handle on process 1 itself. Raises Refusal: it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(known.pid)
+        if is_alive(known.pid, known.born):  # looked at after it was opened: now the number cannot be another's
+            return pidfd
+        os.close(pidfd)
+    raise Refusal(f"container {known.id} is not running: its process {known.pid} has ended")
+
+
+def _hear(line: int, pidfd: int, container_id: str) -> None:
+    """What process 1 says on its way from the gate to the program. Raises StartError, for what went wrong there."""
+    poll, said = select.poll(), b""
+    poll.register(line, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    while True:
+        events = dict(poll.poll())
+        try:
+            data = os.read(line, 1 << 14)
+        except BlockingIOError:
+            data = b""
+            if pidfd not in events:
+                continue
+        said += data
+        if not data and (pidfd in events or line in events):
+            break
+    for word in said.decode(errors="replace").splitlines():
+        if word.startswith("error "):
+            raise explain(json.loads(word.removeprefix("error ")))
+    if b"ready\n" not in said:
+        raise StartError(f"process 1 of container {container_id} ended before it had started the program")
+
+
+def _is_locked(directory: str) -> bool:
+    """Whether a process is just working on it."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno == errno.EWOULDBLOCK
+        finally:
+            os.close(fd)
+    return False
+
+
+def send_master(path: str, master: int) -> None:
+    """Give the master side of the terminal to whoever listens at the unix socket `path` (SCM_RIGHTS)."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.connect(path)
+            socket.send_fds(line, [b"/dev/ptmx"], [master])
+    except OSError as error:
+        raise StartError(f"--console-socket {path}: {error.strerror or error}") from None
+
+
+def _write(file: str, text: str) -> None:
+    unfinished = f"{file}.{os.getpid()}"
+    with open(unfinished, "w", encoding="utf-8") as opened:
+        opened.write(text)
+    os.rename(unfinished, file)
+
+
+def _remove(directory: str) -> None:
+    """Our files in it, and it."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+
+
+def _now() -> str:
+    import time
+
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1e9):09d}Z"
