@@ -405,9 +405,16 @@ class Performer:
 
     def argument(self, value: Any) -> Any:
         """What JSON cannot say: {"returns": 3} is a function that returns 3, {"result": 0} what the first call
-        returned, {"group": "alpha"} the control group of this name; with {"places": …} too, one that is made up.
+        returned, {"bytes": "00ff"} bytes, {"steps": true} our steps, {"group": "alpha"} the control group of this
+        name; with {"places": …} too, one that is made up.
         """
         match value:
+            case {"steps": True}:
+                from minicontainer.steps import Steps
+
+                return Steps()
+            case {"bytes": code}:
+                return bytes.fromhex(code)
             case {"returns": returned}:
                 return lambda: returned
             case {"result": number}:
@@ -440,7 +447,10 @@ def told(error: BaseException) -> dict[str, Any]:
 
 
 def can_be_told(value: Any) -> bool:
-    """Whether what a function returned goes into a message: a number, a text, or a list of not too many numbers."""
+    """Whether what a function returned goes into a message: a number, a text, or not too many of them, as the members
+    of an object; a list of not too many numbers."""
+    if type(value) is dict:
+        return len(value) < 20 and all(type(key) is str and type(one) in (int, str) for key, one in value.items())
     if type(value) is list:
         return len(value) < 1000 and all(type(one) is int for one in value)
     return type(value) in (int, bool, str)

@@ -146,6 +146,10 @@ class Observed:
         """Its working directory: (st_dev, st_ino)."""
         return self._identity("cwd")
 
+    def executable(self) -> tuple[int, int]:
+        """The file of the program that it executes: (st_dev, st_ino)."""
+        return self._identity("exe")
+
     # Whom it knows
 
     @property
@@ -230,6 +234,18 @@ class Observed:
         finally:
             os.close(root)
 
+    def open_files(self) -> dict[int, str]:
+        """What it has open, by file descriptor: ``/dev/null``, ``anon_inode:seccomp notify``…"""
+
+        def read() -> dict[int, str]:
+            found = {}
+            for name in os.listdir(f"/proc/{self.pid}/fd"):
+                with contextlib.suppress(OSError):  # it was closed in the meantime
+                    found[int(name)] = os.readlink(f"/proc/{self.pid}/fd/{name}")
+            return found
+
+        return self._while_alive(read)
+
     def counters(self) -> dict[int, int]:
         """What every counter of perf_event_open(2) that it has open says now, by its file descriptor."""
         return self._while_alive(self._read_counters)
@@ -294,7 +310,7 @@ class Observed:
         try:
             told = read()
         except (FileNotFoundError, ProcessLookupError):
-            if self.alive:
+            if not self.ended(min(0.5, deadline())):  # who dies lets go of memory and namespaces a moment before
                 raise
             raise Wrong(f"{self._what} has ended") from None
         if not self.alive:

@@ -123,6 +123,11 @@ class Steps(Record):
     set_personality: Callable[..., None] = _ours("tuning")
     set_sysctls: Callable[..., None] = _ours("sysctls")
     label_exec: Callable[..., None] = _ours("labels")
+    create: Callable[..., None] = _ours("lifecycle")
+    start: Callable[..., None] = _ours("lifecycle")
+    state: Callable[..., dict[str, Any]] = _ours("lifecycle")
+    kill: Callable[..., None] = _ours("lifecycle")
+    delete: Callable[..., None] = _ours("lifecycle")
 
     def __init__(self, **others: Callable[..., Any]) -> None:
         unknown = others.keys() - set(self.__match_args__)

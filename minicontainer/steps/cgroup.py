@@ -6,8 +6,11 @@ is.
 
 from __future__ import annotations
 
+import os
+
 from minicontainer.linux import CLONE_NEWCGROUP, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, mount, target_in, unshare
-from minicontainer.linux.cgroups import hierarchies
+from minicontainer.linux.cgroups import Hierarchy, hierarchies
+from minicontainer.steps.volume import attach, bind, take
 
 
 def hide_cgroup_path() -> None:
@@ -19,14 +22,20 @@ def hide_cgroup_path() -> None:
     unshare(CLONE_NEWCGROUP)
 
 
-def mount_cgroups(root: str, destination: str = "/sys/fs/cgroup", readonly: bool = True) -> None:
+def mount_cgroups(
+    root: str, destination: str = "/sys/fs/cgroup", readonly: bool = True, own_namespace: bool = True
+) -> None:
     """Mount at `destination` below `root` what the container may see of the control groups: its own, as the top.
 
     One tree on v2, one for each controller on v1, as on the host, and after `hide_cgroup_path`: a cgroup file system
-    shows the tree from the root of its mounter's cgroup namespace. Raises OSError: EPERM.
+    shows the tree from the root of its mounter's cgroup namespace. Without a namespace of one's own, the group's
+    directories are bound instead: a mount would show the host's whole tree. Raises OSError: EPERM.
     """
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (MS_RDONLY if readonly else 0)
-    trees = hierarchies()
+    trees = hierarchies(not_below=root)
+    if not own_namespace:
+        _bind_cgroups(trees, root, destination, readonly)
+        return
     if [tree.version for tree in trees] == [2]:
         with target_in(root, destination) as target:
             mount("cgroup2", target, "cgroup2", flags)
@@ -40,3 +49,14 @@ def mount_cgroups(root: str, destination: str = "/sys/fs/cgroup", readonly: bool
                 mount("cgroup", target, "cgroup", flags, names)
             else:
                 mount("cgroup2", target, "cgroup2", flags)
+
+
+def _bind_cgroups(trees: list[Hierarchy], root: str, destination: str, readonly: bool) -> None:
+    one = [tree.version for tree in trees] == [2]
+    if not one:
+        attach(root, destination, "tmpfs", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=64k")
+    for tree in trees:
+        group = take(f"{tree.mountpoint}{tree.own}")
+        name = "" if one else ",".join(tree.controllers) if tree.version == 1 else "unified"
+        bind(group, root, f"{destination}/{name}", readonly, MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        os.close(group)

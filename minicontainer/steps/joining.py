@@ -34,6 +34,7 @@ def spawn_joined(main: Callable[[], int], namespaces: Collection[Namespace], joi
             if pid == 0:
                 status = 125
                 try:
+                    os.close(write)  # the caller reads until nobody can write any more
                     status = main()
                 finally:
                     os._exit(status)

@@ -75,9 +75,24 @@ def move_root(new_root: str) -> None:
     """
     mount(new_root, new_root, None, MS_BIND | MS_REC)
     os.chdir(new_root)
+    _take_away_proc_and_sys(new_root)
     mount(".", "/", None, MS_MOVE)
     os.chroot(".")
     os.chdir("/")
+
+
+def _take_away_proc_and_sys(new_root: str) -> None:
+    """Every proc and sysfs outside of `new_root`. The old root stays mounted, and with one that is fully visible there,
+    a user namespace made inside may mount another, with nothing masked in it."""
+    with open("/proc/self/mountinfo", "rb") as mountinfo:
+        mounts = [line.split(b" - ") for line in mountinfo]
+    places = [os.fsdecode(before.split()[4]) for before, after in mounts if after.split()[0] in (b"proc", b"sysfs")]
+    for place in reversed(places):
+        if not f"{place}/".startswith(f"{new_root.rstrip('/')}/"):
+            try:
+                umount2(place, MNT_DETACH)
+            except OSError:  # locked, in a user namespace: then it is covered
+                mount("tmpfs", place, "tmpfs", 0, "size=0k")
 
 
 def mount_proc_and_dev(root: str) -> None:

@@ -58,7 +58,8 @@ def set_control(group: Group, file: str, value: str) -> None:
     """
     directory = group.unified
     if directory is None:
-        raise LimitUnavailable(errno.ENODEV, f"{file} is of cgroup v2, and this host has only v1 trees")
+        told = f"invalid configuration: {file} is of cgroup v2, and this host has only v1 trees"
+        raise LimitUnavailable(errno.ENODEV, told)
     if "/" in file or (file.startswith("cgroup.") and file not in ("cgroup.max.descendants", "cgroup.max.depth")):
         raise LimitUnavailable(errno.EINVAL, f'"{file}" is no limit: name a file such as memory.oom.group')
     control(f"{directory}/{file}", value)

@@ -9,10 +9,11 @@ open_tree(2), fsopen(2), fsmount(2), mount_setattr(2), move_mount(2); OCI runtim
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from minicontainer.linux import (
     AT_EMPTY_PATH,
@@ -150,13 +151,25 @@ def place(mount: int, root: str, destination: str) -> None:
     trusted = what.st_ino == 1 and fstatfs(mount) in (PROC_SUPER_MAGIC, SYSFS_MAGIC)  # the root of one
     in_proc = f"{path}/".startswith("proc/")
     directory = stat.S_ISDIR(what.st_mode)
-    with place_in(root, path, directory=directory, links=not (trusted or in_proc)) as there:
+    with _told_of(path), place_in(root, path, directory=directory, links=not (trusted or in_proc)) as there:
         spot = os.fstat(there)
         if stat.S_ISDIR(spot.st_mode) != directory:
             is_one, has_one = ("a directory", "no directory") if directory else ("no directory", "a directory")
             raise NotADirectoryError(errno.ENOTDIR, f"/{path}: here is {has_one}, and what is mounted is {is_one}")
         _spare_proc(mount, root, path, there, spot)
         move_mount(mount, "", there)
+
+
+@contextlib.contextmanager
+def _told_of(path: str) -> Iterator[None]:
+    """Where a link is in a place in which there must be none, say so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        told = f"/{path} must be mounted on ordinary directory: there is a link in its place, or on the way to it"
+        raise OSError(error.errno, told) from None
 
 
 def bind(
@@ -242,13 +255,15 @@ def protect_root() -> None:
     mount_setattr(AT_FDCWD, "/", 0, MountAttr(attr_set=MOUNT_ATTR_RDONLY))
 
 
-def spread_root(propagation: int) -> None:
+def spread_root(propagation: int, path: str = "/") -> None:
     """Say whether later mounts below the container's "/" spread: MS_SHARED, MS_SLAVE…, with MS_REC for all below.
+
+    Or below another mount of it, at `path`: MS_UNBINDABLE has to wait until here, since `pivot` binds the whole tree.
 
     Inside, after `pivot`, which refuses a shared root. Shared means a new group of peers, of which the host is none.
     """
     mount_setattr(
-        AT_FDCWD, "/", AT_RECURSIVE if propagation & MS_REC else 0, MountAttr(propagation=propagation & ~MS_REC)
+        AT_FDCWD, path, AT_RECURSIVE if propagation & MS_REC else 0, MountAttr(propagation=propagation & ~MS_REC)
     )
 
 
