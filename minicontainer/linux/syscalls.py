@@ -40,6 +40,8 @@ _NUMBERS = {
     "seccomp":          (317,    277),
     "bpf":              (321,    280),
     "signalfd4":        (289,    74),
+    "inotify_init1":    (294,    26),
+    "inotify_add_watch": (254,   27),
     "pidfd_send_signal": (424,   424),
     "open_tree":        (428,    428),
     "move_mount":       (429,    429),
@@ -56,6 +58,7 @@ _NUMBERS = {
     "landlock_create_ruleset": (444, 444),
     "landlock_add_rule": (445,   445),
     "landlock_restrict_self": (446, 446),
+    "lsm_list_modules": (461, 461),
 }  # fmt: skip
 
 _COLUMN = {"x86_64": 0, "aarch64": 1}
