@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import grading, groups, shell_start, stats, warm_start
+from benchmarks import grading, groups, runtime_start, shell_start, stats, warm_start
 from benchmarks.measure import Report, circumstances
 
 MODULES = {
     "warm_start": warm_start,
     "groups": groups,
     "shell_start": shell_start,
+    "runtime_start": runtime_start,
     "stats": stats,
     "grading": grading,
 }

@@ -63,7 +63,7 @@ esac
 
 # What `make setup` would have done: the checkout can be imported from everywhere, and the command is beside its Python.
 echo "$PWD" >"$(echo /venv/lib/python3.*/site-packages)/checkout.pth"
-python -I minicontainer/cli/launcher.py /venv/bin/minicontainer
+python -I minicontainer/cli/launcher.py /venv/bin
 
 out=/dev/vport0p1 results=/dev/vport0p2
 echo "$(uname -sr), $(python -V), cgroup $LAB_CGROUP: $(cd /sys/fs/cgroup && cat cgroup.controllers 2>/dev/null || echo *)" >"$out"

@@ -56,7 +56,13 @@ def main(argv: list[str] | None = None) -> int:
         least = usage.replace("…", "").split("[")[0].split() if usage else []
         if len(words) < len(least):
             raise getopt.GetoptError(f"{name} wants {usage}")
-        return act(Containers(_root(said)), given, words, said)
+        _check_log(said)
+        containers = Containers(_root(said))
+        try:
+            return act(containers, given, words, said)
+        finally:
+            for warning in containers.warnings:
+                _say(f"warning: {warning}", said, "warning")
     except getopt.GetoptError as error:
         return _say(f"{error.msg}; see: {NAME} --help", said)
     except (BundleError, Refusal, StartError) as error:
@@ -75,12 +81,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _create(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
+    _check_terminal(options, detached=True)
     containers.create(words[0], _bundle(options), (0, 1, 2), **_common(options))
     return 0
 
 
 def _run(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     name, detached = words[0], "detach" in options
+    _check_terminal(options, detached=detached)
     interrupts = None
     if not detached:
         from minicontainer.linux import signalfd
@@ -125,6 +133,16 @@ def _delete(containers: Containers, options: Options, words: Sequence[str], said
 
 
 def _exec(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
+    try:
+        return _exec_in(containers, options, words)
+    except (BundleError, Refusal, StartError) as error:
+        _say(str(error), said)
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error), said)
+    return 255  # as with runc: 1 could have been the program's
+
+
+def _exec_in(containers: Containers, options: Options, words: Sequence[str]) -> int:
     from minicontainer.runtime import entry
 
     if "process" not in options and len(words) < 2:
@@ -179,7 +197,8 @@ def _ps(containers: Containers, options: Options, words: Sequence[str], said: Op
 def _list(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     found = containers.all()
     if _last(options, "format") == "json":
-        print(json.dumps([{"pid": 0, **state} for state in found]))
+        ordered = [{"ociVersion": state["ociVersion"], "id": state["id"], "pid": 0, **state} for state in found]
+        print(json.dumps(ordered, separators=(",", ":")))
     elif "quiet" in options:
         print("\n".join(state["id"] for state in found)) if found else None
     else:
@@ -224,7 +243,7 @@ def _events(containers: Containers, options: Options, words: Sequence[str], said
     from minicontainer.runtime.resources import events
 
     for event in events(containers, words[0], once="stats" in options, interval=_last(options, "interval") or "5s"):
-        print(json.dumps(event), flush=True)
+        print(json.dumps(event, separators=(",", ":")), flush=True)
     return 0
 
 
@@ -311,9 +330,13 @@ def _read(words: Sequence[str], options: str, *, mixed: bool = False) -> tuple[O
 
 
 def _common(options: Options) -> dict[str, Any]:
+    # Systemd's protocol for sockets that are handed over, sd_listen_fds(3): process 1 of the container is who is meant.
+    listen = int(os.environ.get("LISTEN_FDS", "0")) if os.environ.get("LISTEN_FDS", "0").isdecimal() else 0
+    preserved = _open_among(3, listen + int(_last(options, "preserve-fds") or 0))
+    env = (f"LISTEN_FDS={listen}", "LISTEN_PID=1") if listen else ()
+
     def changes(spec: Any) -> Any:
-        preserved = int(_last(options, "preserve-fds") or 0)
-        process = spec.process.replace(preserve_fds=tuple(range(3, 3 + preserved)))
+        process = spec.process.replace(preserve_fds=preserved, env=(*spec.process.env, *env))
         return spec.replace(
             process=process, no_pivot="no-pivot" in options, new_keyring="no-new-keyring" not in options
         )
@@ -324,6 +347,31 @@ def _common(options: Options) -> dict[str, Any]:
         "pid_file": _last(options, "pid-file"),
         "changes": changes,
     }
+
+
+def _open_among(first: int, many: int) -> tuple[int, ...]:
+    """So many file descriptors; -1 for each that was not open when we were started (now is early enough)."""
+    found = []
+    for fd in range(first, first + many):
+        try:
+            os.fstat(fd)
+        except OSError:
+            fd = -1
+        found.append(fd)
+    return tuple(found)
+
+
+def _check_terminal(options: Options, *, detached: bool) -> None:
+    """Whoever leaves must say who gets the terminal. (What the configuration says is read again by who makes it.)"""
+    from minicontainer.runtime.bundle import load
+
+    process = load(os.path.abspath(_bundle(options)), _last(options, "config")).get("process")
+    wanted, given = isinstance(process, dict) and process.get("terminal") is True, "console-socket" in options
+    if detached and wanted and not given:
+        raise Refusal(
+            "use --console-socket: cannot allocate tty if we will detach without setting console socket, and nobody "
+            "would have its master"
+        )
 
 
 def _named(containers: Containers, options: Options, name: str) -> list[str]:
@@ -360,20 +408,32 @@ def _user(uid: int) -> str:
         return f"#{uid}"
 
 
-def _say(text: str, said: Options) -> int:
+def _say(text: str, said: Options, level: str = "error") -> int:
     """On standard error, and where --log wants it: whoever drives us reads it there."""
     line = " ".join(text.split("\n"))
-    if log := _last(said, "log"):
+    if log := _log_file(said):
         import time
 
         with open(log, "a", encoding="utf-8") as file:
             if _last(said, "log-format") == "json":
-                entry = {"level": "error", "msg": line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                entry = {"level": level, "msg": line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
                 file.write(json.dumps(entry) + "\n")
             else:
                 file.write(f"{line}\n")
     print(f"{NAME}: {line}", file=sys.stderr)
     return 1
+
+
+def _log_file(said: Options) -> str:
+    return (_last(said, "log") or "").removeprefix("file:")
+
+
+def _check_log(said: Options) -> None:
+    kind, colon, _ = (_last(said, "log") or "").partition(":")
+    if colon and "/" not in kind and kind != "file":
+        raise Refusal(f"--log {_last(said, 'log')}: we log to a file; there is no {kind} here")
+    if _last(said, "log-format") not in (None, "text", "json"):
+        raise Refusal(f"--log-format {_last(said, 'log-format')}: it is text or json")
 
 
 def _help() -> str:

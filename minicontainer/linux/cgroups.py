@@ -74,8 +74,11 @@ class Hierarchy(Record):
         return self.mountpoint
 
 
-def hierarchies() -> list[Hierarchy]:
-    """Every tree of control groups that is mounted here, each once; those of v1 first."""
+def hierarchies(not_below: str = "") -> list[Hierarchy]:
+    """Every tree of control groups that is mounted here, each once; those of v1 first.
+
+    `not_below`: copies of them that were mounted below this directory, a container's root, do not count.
+    """
     own = _own_groups()
     found: dict[tuple[str, ...], Hierarchy] = {}
     for line in _lines(MOUNTINFO):
@@ -84,6 +87,8 @@ def hierarchies() -> list[Hierarchy]:
             continue
         fstype, _, options = after.split()[:3]
         top, mountpoint = map(_unescaped, before.split(" ")[3:5])
+        if not_below and mountpoint.startswith(f"{not_below}/"):
+            continue
         controllers = tuple(name for name in options.split(",") if name in CONTROLLERS)
         if fstype == "cgroup2":
             tree = Hierarchy(2, mountpoint, (), _below(top, own.get("", "/")))

@@ -21,12 +21,13 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, limits, program, rootfs, terminal
 from minicontainer.runtime.channel import Channel, Gate
+from minicontainer.runtime.confinement import SECCOMP_FILTER_FLAG_NEW_LISTENER
 from minicontainer.runtime.errors import Interrupted, StartError
 from minicontainer.runtime.failure import describe, explain
 from minicontainer.runtime.hooks import run_hooks
@@ -37,7 +38,9 @@ from minicontainer.steps.group import Group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    pass
+    from typing import Any
+
+    from minicontainer.runtime.keeping import Keeper
 
 _BIRTHRIGHT = (Namespace.USER, Namespace.PID)
 """The namespaces that one is born into; the others can be entered later."""
@@ -74,12 +77,13 @@ def start(
     interrupts: int | None = None,
     gate: str | None = None,
     born: Callable[[int, Group | None], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> Running:
     """Start the container and return as soon as its program runs. The caller must have a single thread.
 
     `interrupts` is a signalfd(2): a signal that arrives there while we wait ends the birth. `gate` is a named pipe at
     which init shall wait: then we return when it does. `born` is told the pid and the group of init, before init does
-    anything.
+    anything. `keeper` is for a container that nobody will stay with (and that has `reaper`): the files are init's.
 
     Raises StartError or Interrupted; nothing is left of the container then.
     """
@@ -91,7 +95,8 @@ def start(
     def main() -> int:
         nonlocal in_init
         in_init = True
-        return _Init(spec, steps, group.part(1) if group else None, theirs, stdio, gate, filter).main(ours, sources)
+        own = group.part(1) if group else None
+        return _Init(spec, steps, own, theirs, stdio, gate, filter, keeper).main(ours, sources)
 
     _look_ahead(spec, steps)
     ours, theirs = Channel.pair(files=spec.process.terminal or bool(spec.seccomp))
@@ -153,11 +158,28 @@ def _look_ahead(spec: Spec, steps: Steps) -> None:
 def compiled_filter(spec: Spec, process: Process) -> tuple[bytes, int] | None:
     """The filter of system calls, as machine code, and the flags to load it with."""
     if not spec.seccomp:
-        return None
+        return spec.filter
     from minicontainer.steps.seccomp import compile_filter, filter_flags
 
+    _refuse_to_ask_about_ourselves(spec.seccomp)
     held = process.capabilities.bounding if process.capabilities else ()
-    return compile_filter(spec.seccomp, held), filter_flags(spec.seccomp)
+    listens = SECCOMP_FILTER_FLAG_NEW_LISTENER if spec.seccomp.get("listenerPath") else 0  # also when nothing is asked
+    return compile_filter(spec.seccomp, held), filter_flags(spec.seccomp) | listens
+
+
+def _refuse_to_ask_about_ourselves(profile: Mapping[str, Any]) -> None:
+    """What hands the listener over must not have to wait for who gets it: write(2) and sendmsg(2)."""
+    notify = "SCMP_ACT_NOTIFY"
+    if profile.get("defaultAction") == notify:
+        raise StartError(
+            f"linux.seccomp: {notify} cannot be used as default action: the container would wait for itself"
+        )
+    for call in profile.get("syscalls") or ():
+        for name in ("write", "sendmsg"):
+            if call["action"] == notify and name in call["names"]:
+                raise StartError(
+                    f"linux.seccomp: {notify} cannot be used for the {name} syscall: it hands over the listener"
+                )
 
 
 def _group(spec: Spec, steps: Steps) -> Group | None:
@@ -222,7 +244,7 @@ def _accompany(channel: Channel, interrupts: int | None, spec: Spec, pid: int, w
             if word == "console":
                 console = channel.receive_file()
             if word == "listener":
-                _hand_over(channel.receive_file(), spec, pid)
+                hand_over(channel.receive_file(), spec, pid)
             if word == "built":
                 run_hooks("prestart", spec.hooks.prestart, spec.state("created", pid))  # what these were always told
                 run_hooks("createRuntime", spec.hooks.create_runtime, spec.state("creating", pid))
@@ -243,7 +265,7 @@ def _accompany(channel: Channel, interrupts: int | None, spec: Spec, pid: int, w
         raise
 
 
-def _hand_over(listener: int, spec: Spec, pid: int) -> None:
+def hand_over(listener: int, spec: Spec, pid: int) -> None:
     """Give the listener of a filter with SCMP_ACT_NOTIFY to the agent that the configuration names."""
     import json
     import socket
@@ -278,7 +300,9 @@ class _Init:
         stdio: Stdio,
         gate: str | None,
         filter: tuple[bytes, int] | None,
+        keeper: Keeper | None,
     ) -> None:
+        self.keeper = keeper
         self.spec, self.steps, self.group, self.stdio, self.filter = spec, steps, group, stdio, filter
         self.line: Channel | Gate = channel
         """To whoever is to be told what goes wrong: the caller; beyond the gate, whoever has opened it."""
@@ -340,6 +364,7 @@ class _Init:
             self._channel.send("built")
             if self._channel.receive()[0] != "go":
                 raise StartError("the caller ended while its hooks ran")
+            os.chdir(root)
             run_hooks("createContainer", spec.hooks.create_container, spec.state("creating", os.getpid()))
         confinement.set_sysctls(spec, steps)
         confinement.tune(spec.process, spec, steps)
@@ -351,12 +376,19 @@ class _Init:
         """Every namespace is the container's. What is left of the caller are open files, rights, the signal mask."""
         spec, steps, channel, process = self.spec, self.steps, self._channel, self.spec.process
         console = terminal.allocate(process.console_size) if process.terminal else None
-        if console:
+        if console and self.keeper:
+            self.keeper.take(console.master)
+        elif console:
             channel.send("console")
             channel.send_file(console.master)
             os.close(console.master)
         rootfs.cover(spec, steps)
-        program.arrange(process, console, self.stdio, [channel, *([gate] if gate else [])])
+        if not spec.default_filesystems:
+            process = confinement.with_home(process)
+        stub = program.arrange(process, console, self.stdio, [line for line in (channel, gate, self.keeper) if line])
+        if gate:
+            # It may wait for long, and others may look at it: nothing of the caller's stays open but what was given.
+            program.close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
         channel.send("starting")
         last, listener = confinement.confine(process, steps, self.filter)
         if listener is not None:
@@ -368,16 +400,28 @@ class _Init:
             channel.close()
             gate.wait()
             self.line = gate
-        run_hooks("startContainer", spec.hooks.start_container, spec.state("created", os.getpid()))
+        if not process.args:
+            raise StartError("config.json has no process: there is nothing to start")
         if last:
-            last()
+            last()  # as late as can be; but a hook that runs inside is held to it as the program is
+        run_hooks("startContainer", spec.hooks.start_container, spec.state("created", os.getpid()), stub)
+        if self.keeper:
+            self.keeper.prepare()
+            child = program.spawn(process, console, self.line, stub)
+            self.keeper.started()
+            with contextlib.suppress(BrokenPipeError):  # the caller may be gone: it is not needed any more
+                self.line.send("ready")
+            program.keep_nothing(self.keeper.begin())
+            status = steps.reap(child)
+            self.keeper.ended(status)
+            return status
         if spec.reaper:
-            child = program.spawn(process, console)
+            child = program.spawn(process, console, self.line, stub)
             self.line.send("ready")
             program.keep_nothing()
             return steps.reap(child)
         self.line.send("ready")
-        program.become(process, console)
+        program.become(process, console, self.line, stub)
         return 125  # never reached: become() does not return
 
 

@@ -51,7 +51,9 @@ def specification(document: Mapping[str, Any], bundle: str, container_id: str, *
 def load_process(file: str) -> tuple[Process, Sequence[str]]:
     """The program that a file describes, a `process` by itself (runc exec --process), and warnings. BundleError."""
     warnings = list[str]()
-    return config.read_process(expect.read(file, os.path.basename(file)), warnings), warnings
+    with open(file, "rb") as opened:  # which may be a pipe, from a shell's <(…)
+        document = expect.parse(opened.read(), os.path.basename(file))
+    return config.read_process(document, warnings), warnings
 
 
 def check_id(container_id: str) -> None:
@@ -63,8 +65,7 @@ def check_id(container_id: str) -> None:
     if plain != container_id:
         wrong = next(letter for letter in container_id if letter not in plain)
         raise BundleError(
-            f"invalid character {expect.shown(wrong)} in the container ID {shown}: it is made of letters, digits, _, "
-            f"+, - and ."
+            f"invalid character `{wrong}` in the ID {shown}: it is made of letters, digits, _, +, - and ."
         )
     if container_id.startswith((".", "-")):
         raise BundleError(f"invalid container ID {shown}: it must not begin with {container_id[0]}")

@@ -73,7 +73,7 @@ def read_spec(config: Value, bundle: str, container_id: str) -> Spec:
     return Spec(
         id=container_id,
         root=Directory(os.path.join(bundle, path)),
-        process=read_process(process, warnings) if process else Process((), ()),
+        process=read_process(process, warnings, version.startswith("1.0.")) if process else Process((), ()),
         hostname=_name(config, "hostname", kinds),
         domainname=_name(config, "domainname", kinds) or None,
         namespaces=new,
@@ -145,7 +145,7 @@ def _mount(mount: Value, bundle: str, kinds: frozenset[Namespace], warnings: lis
     return Mount(destination, kind, source, readonly, None, options, uids, gids)
 
 
-def read_process(process: Value, warnings: list[str]) -> Process:
+def read_process(process: Value, warnings: list[str], strict: bool = False) -> Process:
     """The object `process`, in a config.json or by itself. Raises BundleError."""
     args, env = process.texts("args"), process.items("env")
     if not args:
@@ -161,7 +161,7 @@ def read_process(process: Value, warnings: list[str]) -> Process:
         terminal=terminal,
         console_size=_console_size(process.get("consoleSize"), terminal),
         user=_user(process.get("user")),
-        capabilities=_capabilities(process.get("capabilities"), warnings),
+        capabilities=_capabilities(process.get("capabilities"), warnings, strict),
         rlimits=_rlimits(process),
         no_new_privileges=process.flag("noNewPrivileges"),
         oom_score_adj=process.integer("oomScoreAdj", -1000, 1000),
@@ -193,14 +193,20 @@ def _user(user: Value | None) -> User:
     )
 
 
-def _capabilities(sets: Value | None, warnings: list[str]) -> CapabilitySets:
-    """Without any, there are none. What the kernel has no capability of is left out: config.md, "capabilities"."""
+def _capabilities(sets: Value | None, warnings: list[str], strict: bool) -> CapabilitySets:
+    """Without any, there are none. What the kernel has no capability of is left out: config.md, "capabilities".
+
+    `strict`: that is an error, as it had to be up to version 1.0 of the specification.
+    """
     kept: dict[str, tuple[str, ...]] = {}
     for name in CapabilitySets.__match_args__:
         found = list[str]()
         for item in sets.items(name) if sets else ():
             if item.as_text().removeprefix("CAP_") not in NAMES or not item.value.startswith("CAP_"):
-                warnings.append(item.told(f"{shown(item.value)} is no capability that is known here; it is left out"))
+                told = f"{shown(item.value)} is no capability that is known here"
+                if strict:
+                    item.refuse(told)
+                warnings.append(item.told(f"{told}; it is left out"))
             elif item.value not in found:
                 found.append(item.value)
         kept[name] = tuple(found)
@@ -233,10 +239,28 @@ def _scheduler(scheduler: Value | None) -> Scheduler | None:
         scheduler["nice"].refuse(f"{nice} is not between -20 and 19")
     if priority and policy not in ("SCHED_FIFO", "SCHED_RR"):
         scheduler["priority"].refuse(f"{policy} has no priorities; SCHED_FIFO and SCHED_RR have")
+    if policy == "SCHED_DEADLINE":
+        _deadline(scheduler, *times)
     if any(times) and policy != "SCHED_DEADLINE":
         scheduler.refuse(f"{policy} has no runtime, deadline and period; SCHED_DEADLINE has")
     flags = scheduler.choices("flags", SCHEDULER_FLAGS)
     return Scheduler(policy, nice, priority, flags, *times)
+
+
+def _deadline(scheduler: Value, runtime: int, deadline: int, period: int) -> None:
+    """What sched_setattr(2) answers EINVAL to, in nanoseconds; sched(7), "SCHED_DEADLINE"."""
+    least, most = 1 << 10, 1 << 63  # the kernel counts in units of 1024 ns
+    for name in ("runtime", "deadline"):
+        if scheduler.get(name) is None:
+            scheduler.refuse(f"sched_setattr: `SCHED_DEADLINE` requires `{name}`")
+    if runtime == 0:
+        scheduler.refuse("sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0")
+    if not least <= runtime < most:
+        scheduler.refuse(f"sched_setattr: `SCHED_DEADLINE` runtime {runtime} must be between {least} and {most - 1} ns")
+    if runtime > deadline:
+        scheduler.refuse(f"sched_setattr: `SCHED_DEADLINE` runtime ({runtime}) must be <= deadline ({deadline})")
+    if period and deadline > period:
+        scheduler.refuse(f"sched_setattr: `SCHED_DEADLINE` deadline ({deadline}) must be <= period ({period})")
 
 
 def _io_priority(priority: Value | None) -> tuple[str, int] | None:
@@ -300,8 +324,8 @@ def _mappings(
         linux["uidMappings" if uids else "gidMappings"].refuse("there is no user namespace that they could be of")
     if Namespace.USER not in new:
         return (), ()
-    if not uids or not gids:
-        linux.refuse("a user namespace takes uidMappings and gidMappings")
+    if bool(uids) != bool(gids):
+        linux.refuse("a user namespace takes uidMappings and gidMappings, or neither of them")
     return uids, gids
 
 

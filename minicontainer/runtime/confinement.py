@@ -6,6 +6,7 @@ these steps takes away what an earlier one still needed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from minicontainer.runtime.spec import Process, Spec
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INSIDE = (
-    "set_rlimits forbid_new_privileges limit_bounding keep_capabilities become_user set_capabilities filter_syscalls"
+    "schedule set_rlimits forbid_new_privileges limit_bounding keep_capabilities become_user set_capabilities "
+    "filter_syscalls"
 ).split()
 """The steps that are taken where the host's files are out of reach."""
 
@@ -34,9 +36,6 @@ def tune(process: Process, spec: Spec, steps: Steps) -> None:
         steps.set_personality(spec.personality)
     if spec.memory_policy:
         steps.set_memory_policy(spec.memory_policy.mode, spec.memory_policy.nodes, spec.memory_policy.flags)
-    if process.scheduler is not None:
-        one = process.scheduler
-        steps.schedule(one.policy, one.nice, one.priority, one.flags, one.runtime, one.deadline, one.period)
     if process.io_priority is not None:
         steps.set_io_priority(*process.io_priority)
     if process.apparmor_profile or process.selinux_label:
@@ -58,6 +57,9 @@ def confine(
     and must allow what comes after it. What a filter has to ask somebody for is asked through a listener, a file
     descriptor, the second that is returned: it has to be handed over before we are alone. Raises OSError.
     """
+    if process.scheduler is not None:  # here, after the last fork of ours: SCHED_DEADLINE allows none
+        one = process.scheduler
+        steps.schedule(one.policy, one.nice, one.priority, one.flags, one.runtime, one.deadline, one.period)
     steps.set_rlimits(process.rlimits)
     last: Callable[[], object] | None = None
     listener: int | None = None
@@ -86,6 +88,20 @@ def confine(
         else:
             last = lambda: steps.filter_syscalls(*filter)  # noqa: E731
     return last, listener
+
+
+def with_home(process: Process) -> Process:
+    """The same, with HOME from the container's own /etc/passwd, if it is not said; "/" for whom that does not know."""
+    if any(item.startswith("HOME=") for item in process.env):
+        return process
+    home = "/"
+    with contextlib.suppress(OSError), open("/etc/passwd", "rb") as passwd:
+        for line in passwd:
+            fields = line.decode(errors="surrogateescape").rstrip("\n").split(":")
+            if len(fields) >= 6 and fields[2] == str(process.user.uid):
+                home = fields[5] or "/"
+                break
+    return process.replace(env=(*process.env, f"HOME={home}"))
 
 
 def _enter(directory: str, *, again: bool = False) -> bool:

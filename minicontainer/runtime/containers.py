@@ -20,6 +20,7 @@ import select
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
+from minicontainer.linux import Namespace
 from minicontainer.record import Record
 from minicontainer.runtime import birth
 from minicontainer.runtime.bundle import check_id, load, specification
@@ -34,6 +35,8 @@ from minicontainer.steps.group import Group, find_group, remove_group
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from minicontainer.steps.user import IdMap
 
 GATE = "exec.fifo"
 PATIENCE = 10
@@ -52,6 +55,8 @@ class Known(Record):
     """Of process 1, in the PID namespace of whoever created it; 0 until there is one."""
     born: int = 0
     """When that process was, in clock ticks since boot: another one may have its number by now."""
+    ready: bool = False
+    """Whether it has been created: until then its process 1 is being built."""
     created: str = ""
     """RFC 3339, UTC."""
     rootfs: str = ""
@@ -69,6 +74,8 @@ class Containers:
     def __init__(self, root: str, steps: Steps | None = None) -> None:
         self.root = os.path.abspath(root)
         self.steps = steps or Steps()
+        self.warnings: list[str] = []
+        """What went wrong, and was not to stop anything: to be logged."""
 
     # The operations of the specification
 
@@ -129,8 +136,8 @@ class Containers:
         """Send a signal to process 1, or to all of the container's processes. Raises Refusal: it is stopped."""
         known = self.known(container_id)
         status = self.status(known)
-        if everybody and (pids := self.pids(container_id)):
-            for pid in pids:
+        if everybody:
+            for pid in self.pids(container_id):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
             return
@@ -152,6 +159,7 @@ class Containers:
             known = self.known(container_id)
         except Refusal:
             if force:
+                self._sweep(container_id)
                 return
             raise
         with self._locked(container_id):
@@ -167,8 +175,7 @@ class Containers:
                 hooks = tuple(self._spec(known).hooks.poststop)
             _remove(self._directory(container_id))
         for hook in hooks:
-            with contextlib.suppress(StartError):  # the specification: log it, and go on as if it had succeeded
-                run_hooks("poststop", [hook], state)
+            self._run_late("poststop", hook, state)
 
     # What runtimes have beyond it
 
@@ -218,6 +225,8 @@ class Containers:
             return "creating" if _is_locked(self._directory(known.id)) else "stopped"
         if not is_alive(known.pid, known.born):
             return "stopped"
+        if not known.ready:
+            return "creating"
         if os.path.exists(f"{self._directory(known.id)}/{GATE}"):
             return "created"
         group = self.group(known)
@@ -264,9 +273,14 @@ class Containers:
             reaper=False, die_with_parent=False, default_filesystems=False
         )
         spec = spec.replace(group=_group_name(spec))
+        if Namespace.USER in spec.namespaces and not spec.uid_mappings:
+            spec = spec.replace(uid_mappings=own_ids("uid"), gid_mappings=own_ids("gid"))
+        self.warnings += spec.warnings
         if changes:
             spec = changes(spec)
         directory = self._directory(container_id)
+        if spec.cgroups_path:
+            self._look_at_group(spec)
         with self._claimed(container_id):
             known = Known(
                 container_id,
@@ -284,8 +298,10 @@ class Containers:
                 os.chmod(f"{directory}/{GATE}", 0o622)  # process 1 is somebody else by the time at which it opens it
 
             def born(pid: int, group: Group | None) -> None:
+                nonlocal known
                 places = {name: list(place) for name, place in group.places.items()} if group else {}
-                self._write(known.replace(pid=pid, born=birth_of(pid) or -1, places=places))
+                known = known.replace(pid=pid, born=birth_of(pid) or -1, places=places)
+                self._write(known)
 
             running = birth.start(
                 spec, self.steps, stdio, interrupts, gate=f"{directory}/{GATE}" if gate else None, born=born
@@ -295,6 +311,7 @@ class Containers:
                     send_master(console_socket, running.console)
                 if pid_file:
                     _write(pid_file, str(running.pid))
+                self._write(known.replace(ready=True))
             except BaseException:
                 os.kill(running.pid, signal.SIGKILL)
                 running.wait()
@@ -326,17 +343,35 @@ class Containers:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # process 1 is a copy of us, and has it open as well
             os.close(fd)
 
     def _started(self, container_id: str) -> None:
-        """The program runs: the last hooks. The specification: a failure ends the container."""
+        """The program runs: the last hooks."""
         known = self.known(container_id)
-        hooks = self._spec(known).hooks.poststart
+        for hook in self._spec(known).hooks.poststart:
+            self._run_late("poststart", hook, self._state(known, "running"))
+
+    def _look_at_group(self, spec: Spec) -> None:
+        """A group that a configuration names may be somebody's already. Raises Refusal: nothing could start in it."""
+        group = find_group(spec.group or spec.id)
+        if "freezer" in group and self.steps.is_frozen(group):
+            raise Refusal(f"container's cgroup unexpectedly frozen: {group['freezer'][1]}; thaw it first")
+        pids = set[str]()
+        for directory in group.directories:
+            with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", encoding="ascii") as procs:
+                pids |= set(procs.read().split())
+        if pids:
+            self.warnings.append(
+                f"container's cgroup is not empty: {len(pids)} process(es) found in {spec.cgroups_path}"
+            )
+
+    def _run_late(self, moment: str, hook: Hook, state: dict[str, Any]) -> None:
+        """The specification: when it fails, log a warning, and go on as if it had succeeded."""
         try:
-            run_hooks("poststart", hooks, self._state(known, "running"))
-        except StartError:
-            self._end(known)
-            raise
+            run_hooks(moment, [hook], state)
+        except StartError as error:
+            self.warnings.append(str(error))
 
     def _end(self, known: Known) -> None:
         """Kill process 1, and wait until it is gone."""
@@ -355,6 +390,13 @@ class Containers:
         finally:
             os.close(pidfd)
 
+    def _sweep(self, container_id: str) -> None:
+        """Remove the directory of a container whose maker was killed before it had written anything in there."""
+        directory = self._directory(container_id)
+        if os.path.isdir(directory) and not _is_locked(directory):
+            remove_group(find_group(container_id))
+            _remove(directory)
+
     def _group_of(self, container_id: str, *statuses: str) -> Group:
         known = self.known(container_id)
         status = self.status(known)
@@ -369,14 +411,13 @@ class Containers:
         state: dict[str, Any] = {
             "ociVersion": OCI_VERSION,
             "id": known.id,
+            **({"pid": known.pid} if status != "stopped" else {}),
             "status": status,
             "bundle": known.bundle,
             "rootfs": known.rootfs,
             "created": known.created,
             "owner": str(known.owner),
         }
-        if status != "stopped":
-            state["pid"] = known.pid
         if known.annotations:
             state["annotations"] = known.annotations
         return state
@@ -398,6 +439,16 @@ def _group_name(spec: Spec) -> str:
         above, prefix, name = path.split(":")
         return f"/{above or 'system.slice'}/{prefix}-{name}.scope"
     return path
+
+
+def own_ids(kind: str) -> list[IdMap]:
+    """A map, where a configuration has none, in which everybody inside is who they are outside; without the right to
+    map others, root alone, who is the caller."""
+    if os.geteuid() != 0:
+        return [(0, os.geteuid() if kind == "uid" else os.getegid(), 1)]
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as lines:
+        ranges = [tuple(map(int, line.split())) for line in lines]
+    return [(first, first, count) for first, _, count in ranges]
 
 
 def is_alive(pid: int, born: int) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from minicontainer.linux import CLONE_PARENT, PR_SET_DUMPABLE, Namespace, clone3, prctl, set_title
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, program, terminal
-from minicontainer.runtime.birth import Running, compiled_filter
+from minicontainer.runtime.birth import Running, compiled_filter, hand_over
 from minicontainer.runtime.bundle import load_process
 from minicontainer.runtime.channel import Channel
 from minicontainer.runtime.containers import Containers, send_master
@@ -81,20 +81,25 @@ def enter(
     return running
 
 
-def start_in(pid: int, process: Process, spec: Spec, steps: Steps, group: Group | None, stdio: Stdio) -> Running:
-    """Start `process` in the namespaces of process `pid`, in `group`, confined by `spec`. Raises StartError."""
+def start_in(
+    pid: int, process: Process, spec: Spec, steps: Steps, group: Group | None, stdio: Stdio, *, alone: bool = False
+) -> Running:
+    """Start `process` in the namespaces of process `pid`, in `group`, confined by `spec`. Raises StartError.
+
+    `alone`: it is to be a child of process 1 of those namespaces, and ours is only one that ends at once.
+    """
     kinds = [kind for kind in Namespace if kind.supported and kind.link(pid) != kind.link()]
     filter = compiled_filter(spec, process)
     for name in (*confinement.INSIDE, "join", "enter_group", "become_root"):
         getattr(steps, name)  # imported as long as the host's files are in sight
-    ours, theirs = Channel.pair(files=process.terminal or filter is not None)
+    ours, theirs = Channel.pair(files=process.terminal or bool(spec.seccomp))
     said, say = os.pipe2(os.O_CLOEXEC)
-    child = 0
+    child, pidfd = 0, -1
     try:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         joiner = clone3(0)
         if joiner == 0:
-            _join(pid, kinds, process, steps, group, spec, theirs, stdio, filter, say)  # does not return
+            _join(pid, kinds, process, steps, group, spec, theirs, stdio, filter, say, alone)  # does not return
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         os.close(say)
@@ -106,12 +111,14 @@ def start_in(pid: int, process: Process, spec: Spec, steps: Steps, group: Group 
             raise explain(details) if word == "error" else StartError("the process that was to join was killed")
         child = int(text)
         pidfd = os.pidfd_open(child)
-        return Running(child, pidfd, _listen(ours), group)
+        return Running(child, pidfd, _listen(ours, spec, child), group)
     except BaseException as error:
         if child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+        if pidfd >= 0:
+            os.close(pidfd)
         if isinstance(error, StartError):
             raise
         raise explain(describe(error)) from None
@@ -119,7 +126,7 @@ def start_in(pid: int, process: Process, spec: Spec, steps: Steps, group: Group 
         ours.close()
 
 
-def _listen(channel: Channel) -> int | None:
+def _listen(channel: Channel, spec: Spec, pid: int) -> int | None:
     """Until the program has replaced its process; returns the terminal's master. Raises StartError."""
     console, ready = None, False
     while True:
@@ -128,6 +135,8 @@ def _listen(channel: Channel) -> int | None:
             raise explain(details)
         if word == "console":
             console = channel.receive_file()
+        if word == "listener":
+            hand_over(channel.receive_file(), spec, pid)
         if word == "ready":
             ready = True
         if not word:
@@ -148,13 +157,19 @@ def _join(
     stdio: Stdio,
     filter: tuple[bytes, int] | None,
     say: int,
+    alone: bool,
 ) -> None:
     """The joiner, and in it the program's process. Neither returns."""
     status = 125
     try:
         set_title("minicontainer exec")
+        before, afterwards = process.exec_cpu_affinity
+        if before:
+            steps.set_affinity(before)
         if group and group.places:
             steps.enter_group(group)
+        if afterwards:
+            steps.set_affinity(afterwards)
         confinement.tune(process, spec, steps)
         # In there are processes of the same users: none of them shall look into us, who have files of the host's open
         prctl(PR_SET_DUMPABLE, 0)
@@ -166,6 +181,9 @@ def _join(
             status = 0
             return
         os.close(say)
+        if alone and clone3(0):
+            status = 0
+            return
         if Namespace.USER in kinds:
             steps.become_root()
         os.setsid()
@@ -174,12 +192,17 @@ def _join(
             channel.send("console")
             channel.send_file(console.master)
             os.close(console.master)
-        program.arrange(process, console, stdio, [channel])
-        last, _ = confinement.confine(process, steps, filter)
+        stub = program.arrange(process, console, stdio, [channel])
+        process = confinement.with_home(process)
+        last, listener = confinement.confine(process, steps, filter)
+        if listener is not None:
+            channel.send("listener")
+            channel.send_file(listener)
+            os.close(listener)
         if last:
             last()
         channel.send("ready")
-        program.become(process, console)
+        program.become(process, console, channel, stub)
     except BaseException as error:
         message = describe(error)
         channel.send("error", message)
@@ -245,5 +268,8 @@ def _inner(group: Group, path: str | None) -> Group:
     }
     for name in wanted:
         if not os.path.isdir(places[name][1]):
-            raise Refusal(f"--cgroup {path}: {places[name][1]}/cgroup.procs: no such file or directory")
+            raise Refusal(
+                f"--cgroup {path}: adding pid {os.getpid()} to cgroups {places[name][1]}/cgroup.procs: no such file or "
+                f"directory"
+            )
     return Group(group.name, places)

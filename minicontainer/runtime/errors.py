@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 
 class StartError(Exception):
@@ -35,6 +36,14 @@ class ProgramError(OSError):
     def exit_code(self) -> int:
         """127 not found, 126 found and not executable: as the shell has it."""
         return 127 if self.errno == errno.ENOENT else 126
+
+    @classmethod
+    def of_execve(cls, path: str, number: int) -> ProgramError:
+        """The error for what is at `path`, and for which execve(2) has failed with this errno."""
+        reason = os.strerror(number)
+        if number == errno.ENOENT:  # it is there: what is missing is what it needs to be executed
+            reason = "its interpreter, after #! or the dynamic loader, is not in the image"
+        return cls(errno.EACCES if number == errno.ENOENT else number, f"execve({path}): {reason}")
 
 
 class Interrupted(Exception):

@@ -7,7 +7,8 @@ import os
 
 from minicontainer import steps
 from minicontainer.linux import Namespace
-from minicontainer.runtime.errors import StartError
+from minicontainer.linux.stub import errno_of
+from minicontainer.runtime.errors import ProgramError, StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def _text(error: BaseException) -> str:
 
 def explain(message: dict[str, Any]) -> StartError:
     """The error that the caller raises for such a message, with what to do where we know."""
+    if "program" in message:  # from the stub, which is too small to say more than this and the number
+        message = describe(ProgramError.of_execve(message["program"], errno_of(message["errno"])))
     step, number, text = message["step"], message["errno"], message["error"]
     advice = _advice(step, number, text)
     line = f"{step}: {text}" if step else text

@@ -5,6 +5,7 @@ Both forms are runc's, `update` and `events`: containerd, and with it docker sta
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,9 @@ def update(containers: Containers, container_id: str, resources: dict[str, Any])
     document = containers.document(known)
     linux = document.get("linux") or {}
     before = linux.get("resources") or {}
+    memory = resources.get("memory")
+    if isinstance(memory, dict) and memory.get("limit") == -1 and "swap" not in memory:
+        resources = {**resources, "memory": {**memory, "swap": -1}}  # no limit of both together is below none of one
     after = {**before, **{part: _laid_over(before.get(part), value) for part, value in resources.items()}}
     wanted = _changed(*(limits.read_resources(Value(one, "resources"))[0] for one in (before, after)))
     group = containers.group(known)
@@ -95,22 +99,30 @@ def events(
     """What the container uses, now, and (unless `once`) again and again until it has ended; and each OOM kill."""
     seconds, before = _seconds(interval), -1
     while True:
-        known = containers.known(container_id)
-        if containers.status(known) == "stopped":
+        try:
+            known = containers.known(container_id)
+        except Refusal:
+            if once or before < 0:
+                raise
+            return  # it was deleted meanwhile
+        group, ended = containers.group(known), containers.status(known) == "stopped"
+        killed = before
+        with contextlib.suppress(OSError):  # its group may be gone
+            killed = containers.steps.count_oom_kills(group) if "memory" in group else 0
+        if 0 <= before < killed:
+            yield {"type": "oom", "id": container_id}
+        before = max(killed, 0)
+        if ended:
             if once:
                 raise Refusal(f"container {container_id} is not running")
             return
-        group = containers.group(known)
-        killed = containers.steps.count_oom_kills(group) if "memory" in group else 0
-        if 0 <= before < killed:
-            yield {"type": "oom", "id": container_id}
-        before = killed
         yield {"type": "stats", "id": container_id, "data": statistics(group)}
         if once:
             return
-        pidfd = os.pidfd_open(known.pid)
-        select.select([pidfd], [], [], seconds)
-        os.close(pidfd)
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(known.pid)
+            select.select([pidfd], [], [], seconds)
+            os.close(pidfd)
 
 
 def statistics(group: Group) -> dict[str, Any]:

@@ -5,11 +5,23 @@ OCI runtime specification, config.md ("Root", "Mounts") and config-linux.md ("De
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
 
-from minicontainer.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, Namespace
+from minicontainer.linux import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_UNBINDABLE,
+    Namespace,
+    target_in,
+)
 from minicontainer.runtime.mount_options import PROPAGATIONS, MountOptions, parse_options
 from minicontainer.runtime.spec import Directory, Mount, Overlay, Spec
 from minicontainer.steps import Steps
@@ -60,7 +72,7 @@ def furnish(spec: Spec, root: str, steps: Steps, sources: Sequence[int]) -> None
         steps.mount_proc_and_dev(root)
     taken = iter(sources)
     for mount in spec.mounts:
-        _mount(mount, root, steps, taken)
+        _mount(mount, root, steps, taken, Namespace.CGROUP in spec.namespaces)
     if not spec.default_filesystems and any(mount.destination.strip("/") == "dev" for mount in spec.mounts):
         steps.furnish_dev(root)
     if spec.devices:
@@ -69,6 +81,12 @@ def furnish(spec: Spec, root: str, steps: Steps, sources: Sequence[int]) -> None
         steps.make_nodes(
             root, [(one.type, one.path, one.major, one.minor, one.file_mode, one.uid, one.gid) for one in nodes]
         )
+    if not spec.default_filesystems:  # the specification does not say that it has to be there; others make it as well
+        with contextlib.suppress(OSError), target_in(root, spec.process.cwd):
+            pass
+    if spec.process.terminal and not spec.default_filesystems:  # its place, as long as /dev can be written to
+        with contextlib.suppress(OSError), target_in(root, "dev/console", directory=False):
+            pass
     for mount in spec.mounts:
         if mount.type == "tmpfs" and mount.options and parse_options(mount.options).flags & MS_RDONLY:
             steps.remount(root, mount.destination, MS_BIND | MS_RDONLY)
@@ -85,14 +103,15 @@ def enter(spec: Spec, root: str, steps: Steps) -> None:
 
 
 def covers(spec: Spec) -> list[str]:
-    """The steps that `cover` will take, in their order."""
+    """The steps that `cover` will take, in their order: on a root that is unbindable, nothing can be bound any more."""
     if Namespace.MOUNT not in spec.namespaces:
         return []  # they would be covered for everybody
     wanted = {
         "protect_paths": spec.readonly_paths,
         "mask_paths": spec.masked_paths,
         "protect_root": spec.root_readonly,
-        "spread_root": spec.rootfs_propagation,  # last: nothing can be bound any more on a root that is unbindable
+        "spread_root": spec.rootfs_propagation
+        or _unbindable(spec),  # last: nothing can be bound any more on a root that is unbindable
     }
     return [step for step, wish in wanted.items() if wish]
 
@@ -102,7 +121,10 @@ def cover(spec: Spec, steps: Steps) -> None:
     for step in covers(spec):
         match step:
             case "spread_root":
-                steps.spread_root(PROPAGATIONS[spec.rootfs_propagation or ""])
+                for path, propagation in _unbindable(spec):
+                    steps.spread_root(propagation, path)
+                if spec.rootfs_propagation:
+                    steps.spread_root(PROPAGATIONS[spec.rootfs_propagation])
             case "protect_root":
                 steps.protect_root()
             case "protect_paths":
@@ -111,18 +133,27 @@ def cover(spec: Spec, steps: Steps) -> None:
                 steps.mask_paths(spec.masked_paths)
 
 
-def _mount(mount: Mount, root: str, steps: Steps, taken: Iterator[int]) -> None:
+def _mount(mount: Mount, root: str, steps: Steps, taken: Iterator[int], own_cgroups: bool) -> None:
     options = parse_options(mount.options or ())
     flags, destination = options.flags & ~(MS_BIND | MS_REC), f"/{mount.destination.strip('/')}"
     if options.flags & MS_REMOUNT:
         steps.remount(root, destination, options.flags & ~MS_REMOUNT, options.cleared, options.data)
     elif _is_bind(mount, options):
         source = next(taken)
+        propagation = [one for one in options.propagation if not one & MS_UNBINDABLE]
         steps.bind(
-            source, root, destination, mount.readonly, flags, options.cleared, options.below, options.propagation
+            source,
+            root,
+            destination,
+            mount.options is None and mount.readonly,
+            flags,
+            options.cleared,
+            options.below,
+            propagation,
         )
     elif mount.type in ("cgroup", "cgroup2"):
-        steps.mount_cgroups(root, destination, mount.readonly or bool(flags & MS_RDONLY))
+        readonly = mount.readonly or bool(flags & MS_RDONLY)
+        steps.mount_cgroups(root, destination, readonly, *(() if own_cgroups else (False,)))
     else:
         if mount.options is None:
             flags = MS_NOSUID | MS_NODEV | (MS_NOEXEC if mount.type != "tmpfs" else 0)
@@ -134,6 +165,12 @@ def _mount(mount: Mount, root: str, steps: Steps, taken: Iterator[int]) -> None:
             root, destination, mount.type, mount.source or mount.type, flags, data, options.below, options.propagation,
             options.copy_up,
         )  # fmt: skip
+
+
+def _unbindable(spec: Spec) -> list[tuple[str, int]]:
+    """The mounts that nobody shall bind, and how far down: made so only when we have bound them for the last time."""
+    wishes = [(mount.destination, parse_options(mount.options or ()).propagation) for mount in spec.mounts]
+    return [(path, one) for path, propagation in wishes for one in propagation if one & MS_UNBINDABLE]
 
 
 def _maps(mount: Mount, spec: Spec) -> tuple[Sequence[IdMap], Sequence[IdMap]]:

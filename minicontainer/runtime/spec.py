@@ -222,6 +222,8 @@ class Spec(Record):
     """(file below /proc/sys, value), each of a namespace that the container does not share with the host."""
     seccomp: Mapping[str, Any] | None = None
     """The filter as config.json has it; of the types that the specification says, but names may be any."""
+    filter: tuple[bytes, int] | None = None
+    """The same ready-made, in place of `seccomp`: the program and the flags to load it with."""
     rootfs_propagation: str | None = None
     """shared, slave, private, unbindable, or one of them with an r."""
     masked_paths: Sequence[str] = ()

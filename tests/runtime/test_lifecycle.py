@@ -1,0 +1,403 @@
+"""The OCI runtime's operations, from its command line: what each does, refuses, and leaves behind.
+
+https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicontainer.linux.cgroups import hierarchies
+from minicontainer.runtime.bundle import default_config
+from tests.cli.tracing import needs_strace
+from tests.command import needs_root
+
+pytestmark = needs_root
+
+RUNTIME = Path(sys.executable).with_name("minicontainer-runtime")
+DEADLINE = 60
+
+
+class Runtime:
+    """One bundle, and one directory for state."""
+
+    def __init__(self, directory: Path, image: str) -> None:
+        self.root, self.bundle = directory / "state", directory / "bundle"
+        self.bundle.mkdir()
+        shutil.copytree(image, self.bundle / "rootfs", symlinks=True)
+        self.config = default_config()
+        self.config["process"]["terminal"] = False
+        self.config["root"]["readonly"] = False
+
+    def write(self, *args: str, **process: Any) -> None:
+        self.config["process"] |= {"args": list(args)} if args else {}
+        self.config["process"] |= process
+        (self.bundle / "config.json").write_text(json.dumps(self.config))
+
+    def __call__(self, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": DEADLINE, "text": True} | options
+        return subprocess.run([RUNTIME, "--root", self.root, *map(str, words)], **options)
+
+    def ok(self, *words: object, **options: Any) -> str:
+        done = self(*words, **options)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    def create(self, name: str = "c") -> None:
+        """The container has our files for its output: with a pipe we would wait for its end."""
+        with open(self.root.parent / f"{name}.out", "wb") as out, open(self.root.parent / f"{name}.err", "wb") as err:
+            done = self("create", "--bundle", self.bundle, name, capture_output=False, stdout=out, stderr=err)
+        assert done.returncode == 0, (self.root.parent / f"{name}.err").read_text()
+
+    def output(self, name: str = "c") -> str:
+        return (self.root.parent / f"{name}.out").read_text()
+
+    def state(self, name: str = "c") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ok("state", name))
+        return found
+
+    def until(self, status: str, name: str = "c") -> dict[str, Any]:
+        end = time.monotonic() + DEADLINE
+        while (state := self.state(name))["status"] != status:
+            assert time.monotonic() < end, state
+            time.sleep(0.01)
+        return state
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, busybox: str) -> Iterator[Runtime]:
+    runtime = Runtime(tmp_path, busybox)
+    yield runtime
+    for state in json.loads(runtime.ok("list", "--format", "json")) if runtime.root.exists() else ():
+        runtime.ok("delete", "--force", state["id"])
+    assert not runtime.root.exists() or not os.listdir(runtime.root)
+
+
+def groups_named(name: str) -> list[str]:
+    return [
+        f"{tree.home()}/minicontainer/{name}"
+        for tree in hierarchies()
+        if os.path.isdir(f"{tree.home()}/minicontainer/{name}")
+    ]
+
+
+def test_from_create_to_delete(runtime: Runtime) -> None:
+    runtime.write("sh", "-c", "echo started; sleep 600; true")
+    runtime.create()
+    created = runtime.state()
+    assert created["status"] == "created" and created["bundle"] == str(runtime.bundle) and created["id"] == "c"
+    assert created["ociVersion"] == "1.2.0" and created["rootfs"] == str(runtime.bundle / "rootfs")
+    assert os.path.exists(f"/proc/{created['pid']}") and runtime.output() == "", "not before it is started"
+    assert groups_named("c")
+
+    runtime.ok("start", "c")
+    assert runtime.until("running")["pid"] == created["pid"], "process 1 has become the program"
+    assert Path(f"/proc/{created['pid']}/comm").read_text() == "sh\n"
+    runtime.ok("kill", "c", "KILL")
+    assert "pid" not in runtime.until("stopped") or runtime.state()["pid"] == 0
+    assert runtime.output() == "started\n"
+    runtime.ok("delete", "c")
+    assert not os.listdir(runtime.root) and not groups_named("c")
+    assert runtime("state", "c").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("when", "words", "said"),
+    [
+        ("created", ["delete"], "not stopped"),
+        ("created", ["resume"], "not paused"),
+        ("running", ["start"], "it is running"),
+        ("running", ["delete"], "not stopped"),
+        ("stopped", ["start"], "it is stopped"),
+        ("stopped", ["kill"], "not running"),
+        ("stopped", ["pause"], "is stopped"),
+        ("stopped", ["exec", "true"], "not running"),
+        ("paused", ["exec", "true"], "paused"),
+        ("created", ["kill", "NOSUCH"], "unknown signal"),
+    ],
+)
+def test_what_the_status_does_not_allow_is_refused_and_changes_nothing(
+    runtime: Runtime, when: str, words: list[str], said: str
+) -> None:
+    runtime.write("sleep", "600")
+    runtime.create()
+    for word in {"created": [], "running": ["start"], "paused": ["start", "pause"], "stopped": ["start"]}[when]:
+        runtime.ok(word, "c")
+    if when == "stopped":
+        runtime.ok("kill", "c", "9")
+    before = runtime.until(when)
+    done = runtime(words[0], "c", *words[1:])
+    assert done.returncode == (255 if words[0] == "exec" else 1)
+    assert said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert runtime.state() == before
+    if when == "paused":
+        runtime.ok("resume", "c")
+
+
+def test_an_id_is_taken_once(runtime: Runtime) -> None:
+    runtime.write("sleep", "600")
+    runtime.create()
+    pid = runtime.state()["pid"]
+    done = runtime("create", "--bundle", runtime.bundle, "c")
+    assert done.returncode == 1 and "already exists" in done.stderr
+    assert runtime.state()["pid"] == pid and runtime.state()["status"] == "created"
+
+
+def test_a_program_that_is_not_there_is_an_error_of_start(runtime: Runtime) -> None:
+    runtime.write("/no/such")
+    runtime.create()
+    done = runtime("start", "c")
+    assert done.returncode == 1 and "/no/such: not found" in done.stderr
+    assert runtime.until("stopped")
+    runtime.ok("delete", "c")
+
+
+def test_a_configuration_without_a_process_can_be_created_and_not_started(runtime: Runtime) -> None:
+    runtime.config.pop("process")
+    (runtime.bundle / "config.json").write_text(json.dumps(runtime.config))
+    runtime.create()
+    done = runtime("start", "c")
+    assert done.returncode == 1 and "process" in done.stderr
+
+
+def test_what_config_json_says_later_does_nothing_to_a_created_container(runtime: Runtime) -> None:
+    runtime.write("echo", "first")
+    runtime.create()
+    runtime.write("echo", "second")
+    runtime.ok("start", "c")
+    runtime.until("stopped")
+    assert runtime.output() == "first\n"
+
+
+def test_run_ends_as_the_program_does_and_leaves_nothing(runtime: Runtime) -> None:
+    runtime.write("sh", "-c", "echo out; echo err >&2; exit 7")
+    done = runtime("run", "--bundle", runtime.bundle, "c")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    runtime.write("sh", "-c", "kill -TERM $$")
+    # To its process 1, the kernel delivers only what it has a handler for; sh has none for TERM.
+    runtime.write("sh", "-c", "trap 'exit 9' TERM; kill -TERM $$; sleep 600")
+    assert runtime("run", "--bundle", runtime.bundle, "c").returncode == 9
+    assert not os.listdir(runtime.root) and not groups_named("c")
+
+
+def test_run_keeps_what_it_is_told_to_keep(runtime: Runtime) -> None:
+    runtime.write("true")
+    runtime.ok("run", "--keep", "--bundle", runtime.bundle, "c")
+    assert runtime.state()["status"] == "stopped"
+
+
+def test_exec_is_in_every_namespace_and_as_confined(runtime: Runtime) -> None:
+    runtime.write("sleep", "600")
+    runtime.config["linux"]["resources"] = {"pids": {"limit": 77}}
+    runtime.write()
+    runtime.create()
+    runtime.ok("start", "c")
+    one = runtime.until("running")["pid"]
+    script = (
+        "for n in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$n; done; grep -E 'Cap|NoNew' /proc/self/status"
+    )
+    inside = runtime.ok("exec", "c", "sh", "-c", script).splitlines()
+    kinds = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
+    assert inside[:6] == [os.readlink(f"/proc/{one}/ns/{kind}") for kind in kinds]
+    status = Path(f"/proc/{one}/status").read_text().splitlines()
+    assert inside[6:] == [line for line in status if line.startswith(("Cap", "NoNew"))]
+    groups = runtime.ok("exec", "c", "cat", "/proc/self/cgroup").splitlines()
+    assert all(line.endswith(":/") for line in groups if "systemd" not in line), "in the container's own group"
+    assert runtime("exec", "c", "sh", "-c", "exit 42").returncode == 42
+    assert runtime("exec", "c", "/no/such").returncode == 255, "1 could be the program's"
+    assert runtime.ok(
+        "exec", "--user", "7:8", "--env", "A=b", "--cwd", "/tmp", "c", "sh", "-c", "id -u; id -g; echo $A; pwd"
+    ) == ("7\n8\nb\n/tmp\n")
+    assert runtime.ok("exec", "c", "sh", "-c", "ls /proc/self/fd | wc -l") == "4\n", "0, 1, 2 and ls's own"
+
+
+def test_ps_pause_update_and_events(runtime: Runtime) -> None:
+    runtime.write("sh", "-c", "sleep 600 & wait")
+    runtime.create()
+    runtime.ok("start", "c")
+    one = runtime.until("running")["pid"]
+    end = time.monotonic() + DEADLINE
+    while len(pids := json.loads(runtime.ok("ps", "--format", "json", "c"))) != 2:
+        assert time.monotonic() < end, pids
+    assert one in pids and str(one) in runtime.ok("ps", "c")
+    runtime.ok("pause", "c")
+    assert runtime.state()["status"] == "paused"
+    runtime.ok("resume", "c")
+    runtime.ok("update", "c", "--pids-limit", "31", "--memory", "50M")
+    (event,) = map(json.loads, runtime.ok("events", "--stats", "c").splitlines())
+    assert event["type"] == "stats" and event["id"] == "c"
+    assert event["data"]["pids"]["limit"] == 31 and event["data"]["pids"]["current"] >= 2
+    assert event["data"]["memory"]["usage"]["limit"] == 50 << 20
+    done = runtime("update", "c", "--memory", "1k", "--pids-limit", "5")
+    assert done.returncode == 1
+    assert json.loads(runtime.ok("events", "--stats", "c"))["data"]["pids"]["limit"] == 31, "all or nothing"
+
+
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+def test_hooks_run_at_their_moments_with_the_state_on_stdin(runtime: Runtime, tmp_path: Path) -> None:
+    (runtime.bundle / "rootfs/log").mkdir(mode=0o777)
+    log = runtime.bundle / "rootfs/log"
+    hook = 's=$(cat); readlink /proc/self/ns/mnt > {to}/{name}.ns; echo "$s" > {to}/{name}'
+    runtime.config["hooks"] = {
+        name: [
+            {
+                "path": "/bin/sh",
+                "args": ["sh", "-c", hook.format(to="/log" if name == "startContainer" else log, name=name)],
+                "env": ["PATH=/bin:/usr/bin"],
+            }
+        ]
+        for name in HOOKS
+    }
+    runtime.config["annotations"] = {"org.example": "yes"}
+    runtime.write("sleep", "600")
+    runtime.create()
+    assert sorted(path.name for path in log.iterdir() if path.suffix == "") == sorted(HOOKS[:3])
+    runtime.ok("start", "c")
+    pid = runtime.until("running")["pid"]
+    assert (log / "poststart").exists() and (log / "startContainer").exists()
+    runtime.ok("kill", "c", "KILL")
+    runtime.until("stopped")
+    runtime.ok("delete", "c")
+    states = {name: json.loads((log / name).read_text()) for name in HOOKS}
+    assert all(state["id"] == "c" and state["bundle"] == str(runtime.bundle) for state in states.values())
+    assert all(state["annotations"] == {"org.example": "yes"} for state in states.values())
+    assert [states[name]["status"] for name in HOOKS] == [
+        "created", "creating", "creating", "created", "running", "stopped",
+    ]  # fmt: skip
+    assert states["prestart"]["pid"] == states["createRuntime"]["pid"] == states["poststart"]["pid"] == pid
+    ours = os.readlink("/proc/self/ns/mnt")
+    where = {name: (log / f"{name}.ns").read_text().strip() for name in HOOKS}
+    assert where["prestart"] == where["createRuntime"] == where["poststart"] == where["poststop"] == ours
+    assert where["createContainer"] == where["startContainer"] != ours
+
+
+@pytest.mark.parametrize("name", HOOKS[:3])
+@pytest.mark.parametrize(("hook", "said"), [("exit 3", "exit code 3"), ("sleep 600", "timeout")])
+def test_a_hook_that_fails_ends_the_creation(runtime: Runtime, name: str, hook: str, said: str) -> None:
+    runtime.config["hooks"] = {
+        name: [{"path": "/bin/sh", "args": ["sh", "-c", hook], "env": ["PATH=/bin"], "timeout": 1}]
+    }
+    runtime.write("true")
+    done = runtime("create", "--bundle", runtime.bundle, "c")
+    assert done.returncode == 1 and said in done.stderr and name in done.stderr
+    assert not os.listdir(runtime.root) and not groups_named("c")
+
+
+@pytest.mark.parametrize("name", HOOKS[4:])
+def test_a_later_hook_that_fails_is_a_warning(runtime: Runtime, name: str) -> None:
+    runtime.config["hooks"] = {name: [{"path": "/bin/false"}]}
+    runtime.write("true")
+    done = runtime("run", "--bundle", runtime.bundle, "c")
+    assert done.returncode == 0 and f"warning: error running hook: {name} hook failed" in done.stderr
+
+
+def test_the_terminal_is_handed_to_the_socket(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.write("sh", "-c", "tty; test -t 0 -a -t 1 -a -t 2 && echo yes", terminal=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(1)
+        runtime.ok(
+            "create", "--bundle", runtime.bundle, "--console-socket", tmp_path / "s", "c",
+            capture_output=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        with listener.accept()[0] as line:
+            _, fds, _, _ = socket.recv_fds(line, 100, 1)
+    runtime.ok("start", "c")
+    with open(fds[0], "rb", buffering=0) as master:
+        read = b""
+        while b"yes" not in read:
+            read += master.read(100)
+    assert read.split() == [b"/dev/pts/0", b"yes"]
+    runtime.until("stopped")
+
+
+def test_a_terminal_that_nobody_would_have_is_refused(runtime: Runtime) -> None:
+    runtime.write("true", terminal=True)
+    done = runtime("create", "--bundle", runtime.bundle, "c")
+    assert done.returncode == 1 and "--console-socket" in done.stderr
+
+
+@needs_strace
+def test_a_kill_of_the_runtime_at_any_moment_is_cleaned_up_by_delete(runtime: Runtime) -> None:
+    """The moments are system calls of `create`, counted by strace(1), which kills it there."""
+    runtime.write("sleep", "600")
+    calls = {"mkdir": (1, 6), "rename": (1, 3), "mkfifo": (1,), "clone3": (1,), "openat": (150, 200, 230)}
+    for call, numbers in calls.items():
+        name = {"mkfifo": "mknodat,mknod"}.get(call, call)
+        for number in numbers:
+            subprocess.run(
+                ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}",
+                 RUNTIME, "--root", runtime.root, "create", "--bundle", runtime.bundle, "c"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=DEADLINE,
+            )  # fmt: skip
+            runtime.ok("delete", "--force", "c")
+            assert not runtime.root.exists() or not os.listdir(runtime.root)
+            assert not groups_named("c"), (call, number)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda config: config["process"].update(args="sh"), 'process.args: "sh" is no array'),
+        (lambda config: config.update(ociVersion="2.0"), "ociVersion"),
+        (lambda config: config["root"].update(path="nowhere"), "root.path"),
+        (lambda config: config["linux"].update(resources={"memory": {"limit": "10 bananas"}}), '"10 bananas"'),
+        (lambda config: config["linux"].update(seccomp={"defaultAction": "SCMP_ACT_DANCE"}), "SCMP_ACT_DANCE"),
+        (lambda config: config["mounts"].append({"destination": "/x", "type": "nosuchfs", "source": "x"}), "nosuchfs"),
+        (lambda config: config["mounts"].append({"destination": "/x", "type": "bind", "source": "/no", "options": ["bind"]}), "/no"),
+        (lambda config: config["linux"]["namespaces"].append({"type": "network", "path": "/no"}), "network namespace"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_bundle_is_one_line_and_nothing_is_made(
+    runtime: Runtime, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    change(runtime.config)
+    runtime.write()
+    done = runtime("create", "--bundle", runtime.bundle, "c")
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not runtime.root.exists() or not os.listdir(runtime.root)
+    assert not groups_named("c")
+
+
+def test_the_log_is_json_for_who_wants_it(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.write("true")
+    done = subprocess.run(
+        [RUNTIME, "--root", runtime.root, "--log", tmp_path / "log", "--log-format", "json", "state", "nobody"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (entry,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert entry["level"] == "error" and "nobody does not exist" in entry["msg"] and entry["time"].endswith("Z")
+
+
+def test_a_signal_to_run_reaches_the_program(runtime: Runtime) -> None:
+    runtime.write("sh", "-c", "trap 'echo heard; exit 4' TERM; echo up; while :; do sleep 0.05; done")
+    with subprocess.Popen(
+        [RUNTIME, "--root", runtime.root, "run", "--bundle", runtime.bundle, "c"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        assert run.stdout and run.stdout.readline() == "up\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.stdout.read() == "heard\n"
+        assert run.wait(DEADLINE) == 4
+
+
+def test_features_and_version() -> None:
+    features = json.loads(subprocess.run([RUNTIME, "features"], capture_output=True, check=True).stdout)
+    assert features["ociVersionMax"] == "1.2.0" and "SCMP_ACT_NOTIFY" in features["linux"]["seccomp"]["actions"]
+    version = subprocess.run([RUNTIME, "--version"], capture_output=True, check=True, text=True).stdout
+    assert version.startswith("minicontainer-runtime version ") and "spec: 1.2.0" in version
