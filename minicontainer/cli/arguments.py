@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from minicontainer.cli import commands, limits
+from minicontainer.cli import commands, limits, rights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,11 +61,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(parser: Parser) -> None:
     parser.add_argument("--rm", action="store_true", help="remove the container when it has ended")
-    _interactive(parser)
+    parser.add_argument("-d", "--detach", action="store_true", help="let it run by itself, and print its id")
     _container(parser)
 
 
 def _container(parser: Parser) -> None:
+    _interactive(parser)
     add = parser.add_argument
     add("--name", help="a name for the container")
     add("-h", "--hostname", default="", help="its host name (its id unless given)")
@@ -80,14 +81,16 @@ def _container(parser: Parser) -> None:
         choices = ("host", "private") if option == "cgroupns" else ("host",)
         add(f"--{option}", choices=choices, help=f"share the host's {name} namespace")
     limits.add_options(parser, creating=True)
+    rights.add_options(parser)
     add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
     add("image", metavar="IMAGE", help="busybox, or with --rootfs a directory")
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
 
 
 def _start(parser: Parser) -> None:
+    parser.add_argument("-a", "--attach", action="store_true", help="stay with it: its output, its exit status")
     _interactive(parser)
-    _one(parser)
+    _several(parser)
 
 
 def _interactive(parser: Parser) -> None:
@@ -126,6 +129,41 @@ def _several(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
 
+def _exec(parser: Parser) -> None:
+    _interactive(parser)
+    add = parser.add_argument
+    add("-t", "--tty", action="store_true", help="give it a terminal")
+    add("-d", "--detach", action="store_true", help="let it run by itself")
+    add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
+    add("-u", "--user", metavar="UID[:GID]", help="who the command is (as the container's own)")
+    add("-w", "--workdir", metavar="DIR", help="start in this directory (as the container's own)")
+    _one(parser)
+    add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
+
+
+def _attach(parser: Parser) -> None:
+    parser.add_argument("--no-stdin", action="store_true", help="pass nothing on that is typed")
+    _one(parser)
+
+
+def _logs(parser: Parser) -> None:
+    add = parser.add_argument
+    add("-f", "--follow", action="store_true", help="go on until it ends")
+    add("-n", "--tail", default="all", metavar="N", help="the last N lines only")
+    add("-t", "--timestamps", action="store_true", help="and when each was written")
+    _one(parser)
+
+
+def _stop(parser: Parser) -> None:
+    parser.add_argument("-t", "--time", type=limits.decimal, default=10, metavar="S", help="seconds until it is killed")
+    _several(parser)
+
+
+def _kill(parser: Parser) -> None:
+    parser.add_argument("-s", "--signal", default="KILL", metavar="SIGNAL", help="which, such as TERM, or 15 (KILL)")
+    _several(parser)
+
+
 def _cgroup(parser: Parser) -> None:
     from minicontainer.steps.events import EVENTS
 
@@ -145,12 +183,30 @@ def _system(parser: Parser) -> None:
     parser.add_argument("what", choices=("repair",), help="put right what was killed half-way")
 
 
+def _later(name: str) -> Callable[[argparse.Namespace], int]:
+    """A command that is imported when it is called: most starts of ours are of another."""
+
+    def act(arguments: argparse.Namespace) -> int:
+        from minicontainer.cli import detached
+
+        command: Callable[[argparse.Namespace], int] = getattr(detached, name)
+        return command(arguments)
+
+    return act
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], int]]] = {
     "run": ("create a container and start it", _run, commands.run),
     "create": ("create a container, to be started later", _container, commands.create),
-    "start": ("start a created or ended container, and stay with it", _start, commands.start),
-    "wait": ("wait until a container has ended and print its exit status", _one, commands.wait),
+    "start": ("start created or ended containers; -a: stay with one", _start, commands.start),
+    "exec": ("run another command in a container", _exec, _later("execute")),
+    "attach": ("stay with a container that runs by itself; leave it with ^P ^Q", _attach, _later("attach")),
+    "logs": ("what a container has written that runs by itself", _logs, _later("logs")),
+    "stop": ("ask containers to end, and kill those that do not", _stop, _later("stop")),
+    "kill": ("send containers a signal", _kill, _later("kill")),
+    "wait": ("wait until containers have ended and print their exit status", _several, commands.wait),
     "ps": ("list containers", _ps, commands.ps),
+    "inspect": ("all that is known of containers, as JSON", _several, _later("inspect")),
     "rm": ("remove containers", _remove, commands.remove),
     "update": ("change the limits of containers, while they run", _update, commands.update),
     "stats": ("what containers use of the host's resources", _stats, commands.stats),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from minicontainer.cli import HANDLED
 from minicontainer.cli.limits import devices_of, limits_of, size
+from minicontainer.cli.rights import rights_of
 from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """``minicontainer run``: create, start, stay, and (--rm) remove."""
+    """``minicontainer run``: create, start, stay, and (--rm) remove; -d: do not stay, and print the id."""
     interrupts = _held_signals()
     engine = _engine(arguments)
+    if arguments.detach:
+        config = engine.run_detached(arguments.image, arguments.args, remove=arguments.rm, **_options(arguments))
+        print(config.id)
+        return 0
     stdin = 0 if arguments.interactive else None
     _require_terminal(arguments)
     result = engine.run(
@@ -52,19 +57,30 @@ def create(arguments: argparse.Namespace) -> int:
 
 
 def start(arguments: argparse.Namespace) -> int:
-    """``minicontainer start``: stays with the container; its exit status is ours."""
+    """``minicontainer start``: prints what was started; -a stays with the one, and its exit status is ours."""
+    if not (arguments.attach or arguments.interactive):
+        if len(arguments.containers) > 1:
+            return _each(arguments, _engine(arguments).start_detached)
+        _let_interrupt()
+        engine = _engine(arguments)
+        engine.start_detached(engine.store.find(arguments.containers[0]))
+        print(arguments.containers[0])
+        return 0
     interrupts = _held_signals()
     engine = _engine(arguments)
-    config = engine.store.find(arguments.container)
+    if len(arguments.containers) != 1:
+        raise EngineError("start -a stays with one container: name just one")
+    config = engine.store.find(arguments.containers[0])
     running = engine.start(config, (0 if arguments.interactive else None, 1, 2), interrupts)
     return _ended(engine.attend(config, running, interrupts))
 
 
 def wait(arguments: argparse.Namespace) -> int:
-    """``minicontainer wait``: prints the exit status."""
+    """``minicontainer wait``: prints the exit status of each."""
     _let_interrupt()
     engine = _engine(arguments)
-    print(engine.wait(engine.store.find(arguments.container)))
+    for config in [engine.store.find(name) for name in arguments.containers]:
+        print(engine.wait(config), flush=True)
     return 0
 
 
@@ -216,19 +232,22 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "hostname": arguments.hostname,
         "domainname": arguments.domainname,
         "terminal": arguments.tty,
-        "env": (
-            *environment,
-            *(item if "=" in item else f"{item}={os.environ.get(item, '')}" for item in arguments.env),
-        ),
+        "interactive": arguments.interactive,
+        "env": (*environment, *_environment(arguments)),
         "cwd": arguments.workdir,
         "rootfs": arguments.rootfs,
         "shared": tuple(shared),
         "volumes": tuple(map(_volume, arguments.volume)),
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),
         "limits": limits_of(arguments),
+        "rights": rights_of(arguments),
         "cgroup_parent": arguments.cgroup_parent.strip("/"),
         "reaper": not arguments.no_init,
     }
+
+
+def _environment(arguments: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(item if "=" in item else f"{item}={os.environ.get(item, '')}" for item in arguments.env)
 
 
 def _ended(result: Result) -> int:

@@ -8,9 +8,10 @@ import signal
 import time
 from collections.abc import Iterator
 
+from minicontainer.engine import rights
 from minicontainer.engine.attach import accompany, put_down
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.store import Config, State, Store
+from minicontainer.engine.store import Config, State, Store, birth_of
 from minicontainer.images.busybox import busybox_image
 from minicontainer.images.errors import ImageError
 from minicontainer.linux import Namespace, in_user_namespace, thread_count
@@ -138,9 +139,7 @@ class Engine:
 
         returns as soon as its program runs. Raises EngineError, StartError, Interrupted.
         """
-        if self.state(config).status == "running":
-            raise EngineError(f'container "{config.name}" runs already; wait for it: minicontainer wait {config.name}')
-        self.store.attend(config.id)
+        self._claim(config)
         self.store.set_state(config.id, State("starting"))
         try:
             if thread_count() == 1:
@@ -151,8 +150,43 @@ class Engine:
             self.store.set_state(config.id, State("created"))
             self.store.leave(config.id)
             raise
-        self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid)))
+        self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
         return running
+
+    def run_detached(self, image: str, args: list[str], **options: Any) -> Config:
+        """Create a container, start it, and let go of it: it runs on whatever becomes of us.
+
+        Raises EngineError, StartError; the container is gone then. With ``remove=True`` it is removed by whoever looks
+        first after it has ended.
+        """
+        config = self._create(image, args, **options)
+        try:
+            self.start_detached(config)
+        except BaseException:
+            self.remove(config, force=True)
+            raise
+        return config
+
+    def start_detached(self, config: Config) -> None:
+        """Start a created container, and let go of it. Raises EngineError, StartError."""
+        from minicontainer.engine.detached import leave_alone
+
+        self._claim(config)
+        self.store.set_state(config.id, State("starting", detached=True))
+        try:
+            leave_alone(self.store, config, self._spec(config), self._steps)
+        except BaseException:
+            os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
+            self.store.set_state(config.id, State("created"))
+            raise
+        finally:
+            self.store.leave(config.id)
+
+    def _claim(self, config: Config) -> None:
+        """Become the one that starts it. Raises EngineError."""
+        if self.state(config).status == "running":
+            raise EngineError(f'container "{config.name}" runs already; wait for it: minicontainer wait {config.name}')
+        self.store.attend(config.id)
 
     def attend(self, config: Config, running: Running, interrupts: int | None = None) -> Result:
         """Stay with a container until it has ended, pass signals and its terminal on; then tidy up."""
@@ -170,9 +204,9 @@ class Engine:
     def wait(self, config: Config) -> int:
         """Wait until a container, which may be another process's child, has ended, and return its exit status."""
         status = self.store.wait(config.id)
+        state = self.state(config)
         if status is not None:
             return status
-        state = self.store.state(config.id)
         if state.status == "created":
             raise EngineError(f'container "{config.name}" was not started: minicontainer start {config.name}')
         raise EngineError(f'how container "{config.name}" ended is not known: the process that watched it was killed')
@@ -180,12 +214,12 @@ class Engine:
     def remove(self, config: Config, *, force: bool = False) -> None:
         """Forget a container and its files; `force` kills it first if it runs. Raises EngineError."""
         state = self.state(config)
-        if state.status == "running" and state.pid:
+        if state.pid and (state.status == "running" or (force and state.detached)):
             if not force:
                 raise EngineError(
                     f'container "{config.name}" runs; stop it first, or: minicontainer rm -f {config.name}', 1
                 )
-            _kill(state.pid, find_group(config.group))
+            _kill(state.pid, state.started, find_group(config.group))
             self.store.wait(config.id)  # let its watcher write down how it ended
         elif self.store.attended(config.id):
             raise EngineError(f'container "{config.name}" is just being started by another process; wait for that', 1)
@@ -193,15 +227,112 @@ class Engine:
             remove_group(find_group(config.group))
         self.store.forget(config)
 
+    def send(self, config: Config, number: int) -> None:
+        """Send a signal to a running container's program. Raises EngineError."""
+        from minicontainer.engine import detached
+
+        detached.send(config, self._running(config), number)
+        if number == signal.SIGKILL and self.paused(config):
+            self.unpause(config)  # on v1, what is frozen does not even die
+
+    def stop(self, config: Config, seconds: float = 10) -> None:
+        """Ask a container to end, and kill it after so many seconds; returns when it has. Nothing, if it has already.
+
+        Raises EngineError.
+        """
+        from minicontainer.engine import detached
+
+        state = self.state(config)
+        if state.status != "running":
+            return
+        if self.paused(config):
+            detached.stop(config, state, seconds, lambda: self.unpause(config))
+        else:
+            detached.stop(config, state, seconds)
+        self.store.wait(config.id)
+        self.state(config)
+
+    def logs(self, config: Config, *, follow: bool = False, tail: int | None = None, timestamps: bool = False) -> None:
+        """Write what a container that nobody stays with has written to our own standard output and error.
+
+        `tail`: its last lines only. Raises EngineError.
+        """
+        from minicontainer.engine import following
+
+        following.logs(
+            self.store, config, self.state(config), follow=follow, tail=tail, timestamps=timestamps, out=(1, 2)
+        )
+
+    def attach(self, config: Config, stdin: int | None = None, interrupts: int | None = None) -> int | None:
+        """Stay with a container that was left alone, until it ends; its exit status. None: we left it again (^P ^Q).
+
+        Raises EngineError.
+        """
+        from minicontainer.engine import following
+
+        with self.store.waiter(config.id) as end:
+            state = self._running(config)
+            if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts):
+                return None
+            status = end()
+            self.state(config)  # which settles it
+            return status
+
+    def exec(
+        self,
+        config: Config,
+        args: list[str],
+        stdio: Stdio = (None, 1, 2),
+        *,
+        env: tuple[str, ...] = (),
+        cwd: str | None = None,
+        user: tuple[int, int] | None = None,
+        terminal: bool = False,
+        alone: bool = False,
+    ) -> Running:
+        """Start another program in a running container, confined as that is; returns when it runs.
+
+        Whoever has it must wait for it; `alone`: there is nothing to wait for. Raises EngineError, StartError.
+        """
+        from minicontainer.runtime.entry import start_in
+
+        state = self._running(config)
+        if not args:
+            raise EngineError("no command: say what to run in the container, such as: minicontainer exec c1 sh")
+        if thread_count() > 1:
+            raise EngineError("this process has several threads: use the command, minicontainer exec")
+        if self.paused(config):
+            raise EngineError(f'container "{config.name}" is paused; first: minicontainer unpause {config.name}', 1)
+        if user is not None:
+            config = config.replace(rights=config.rights.replace(user=user))
+            rights.check(config.rights)
+        spec = self._spec(config)
+        process = spec.process.replace(
+            args=tuple(args),
+            env=(*spec.process.env, *env),
+            cwd=spec.process.cwd if cwd is None else cwd,
+            terminal=terminal,
+            console_size=_console_size() if terminal else None,
+        )
+        group = find_group(config.group)
+        running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
+        return running.replace(group=None)  # it is not this program's: who puts that down leaves the container alone
+
     # All of them
 
     def containers(self) -> list[tuple[Config, State]]:
         """Every container and how far it has come."""
-        return [(config, self.state(config)) for config in self.store.all()]
+        found = [(config, self.state(config)) for config in self.store.all()]
+        # What was to go when it ended, and nobody stayed with, has gone just now.
+        return [(config, state) for config, state in found if state.status != "exited" or self.store.is_there(config)]
 
     def state(self, config: Config) -> State:
         """How far a container has come: what was written, held against the process table."""
         state = self.store.state(config.id)
+        if state.detached and state.status in ("starting", "running"):
+            from minicontainer.engine.detached import settle
+
+            return settle(self.store, config, state, self._steps)
         # started is null where the program had ended before its birth could be written down.
         if state.status == "running" and not (state.pid and state.started and birth_of(state.pid) == state.started):
             return State("exited")  # and whoever watched it could not write down how
@@ -215,6 +346,11 @@ class Engine:
         done = self.store.rubbish()
         for config in self.store.all():
             if self.store.attended(config.id):
+                continue
+            before = self.store.state(config.id)
+            if before.detached and before.status in ("starting", "running"):
+                after = self.state(config)
+                done.append(f'container "{config.name}" {_became(config, after)}')
                 continue
             # Whoever watched over it is dead, so it should be too; what was frozen when its parent died is not.
             left = find_group(config.group)
@@ -307,9 +443,15 @@ class Engine:
 
     def _group(self, config: Config) -> Group:
         """The group of a container that runs. Raises EngineError."""
-        if self.state(config).status != "running":
-            raise EngineError(f'container "{config.name}" does not run; start it: minicontainer start {config.name}', 1)
+        self._running(config)
         return find_group(config.group)
+
+    def _running(self, config: Config) -> State:
+        """The state of a container that runs. Raises EngineError."""
+        state = self.state(config)
+        if state.status != "running":
+            raise EngineError(f'container "{config.name}" does not run; start it: minicontainer start {config.name}', 1)
+        return state
 
     # From wishes to a specification
 
@@ -326,9 +468,9 @@ class Engine:
         mounts += [Mount(destination, "bind", source) for source, destination in config.devices]
         if Namespace.NETWORK in namespaces:
             mounts.insert(
-                0, Mount("/sys", "sysfs", readonly=True)
+                0, Mount("/sys", "sysfs", readonly=not config.rights.privileged)
             )  # shows the devices of the network namespace it is in
-        return Spec(
+        spec = Spec(
             id=config.id,
             root=Overlay([self._lowers(config)], f"{directory}/upper", f"{directory}/work", f"{directory}/merged"),
             process=Process(
@@ -340,11 +482,12 @@ class Engine:
             uid_mappings=uids,
             gid_mappings=gids,
             mounts=mounts,
-            limits=_guarded(config.limits),
+            limits=config.limits if config.rights.privileged else _guarded(config.limits),
             group=config.group,
             controllers=EVERYDAY,
             reaper=config.reaper,
         )
+        return rights.confined(spec, config.rights, self.store.cached_filter)
 
     def _lowers(self, config: Config) -> str:
         """The read-only part of the container's root."""
@@ -394,9 +537,17 @@ class Engine:
                 oom_killed = self._steps.count_oom_kills(running.group) > 0
             remove_group(running.group)
         with contextlib.suppress(FileNotFoundError):  # likewise
-            self.store.set_state(config.id, State("exited", exit_code=status, oom_killed=oom_killed))
+            began, now = self.store.state(config.id).began, time.time()
+            ended = State("exited", exit_code=status, oom_killed=oom_killed, began=began, finished=now)
+            self.store.set_state(config.id, ended)
         self.store.leave(config.id, status)
         return Result(status, oom_killed=oom_killed)
+
+
+def _became(config: Config, state: State) -> str:
+    if config.remove:
+        return "has ended, and was to go then"
+    return "is recorded as ended" if state.status == "exited" else "was not started after all"
 
 
 def _guarded(wanted: Limits) -> Limits:
@@ -420,19 +571,6 @@ def default_root() -> str:
     return (os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")) + "/minicontainer"
 
 
-def birth_of(pid: int) -> int | None:
-    """When a process was born, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat);
-
-    None when it has ended.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in b"ZX" else int(fields[19])
-
-
 _helper: list[Zygote] = []
 
 
@@ -448,15 +586,18 @@ def _zygote() -> Zygote:
     return _helper[0]
 
 
-def _kill(pid: int, group: Group) -> None:
+def _kill(pid: int, started: int | None, group: Group) -> None:
     import select
 
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        remove_group(group)  # on v1, what is frozen dies only when it is thawed
-        select.select([pidfd], [], [], 10)
-        os.close(pidfd)
+        try:
+            if birth_of(pid) == started:  # the number is still its own
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            remove_group(group)  # on v1, what is frozen dies only when it is thawed
+            select.select([pidfd], [], [], 10)
+        finally:
+            os.close(pidfd)
 
 
 @contextlib.contextmanager
@@ -500,6 +641,7 @@ def _check(config: Config) -> None:
         if config.cgroup_parent
     ):
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
+    rights.check(config.rights)
     if config.limits != Limits():
         from minicontainer.engine import resources
 

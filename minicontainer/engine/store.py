@@ -5,9 +5,12 @@ STATE/lock                      held (flock(2)) while names are given and taken
 STATE/names/NAME → ../containers/ID
 STATE/containers/ID/config.json what the container is to be; an ID without one is half made or half removed
                    /state.json  how far it has come: created, starting, running (pid), exited (code)
-                   /attended       locked by the process that watches over it while it runs
+                   /attended       locked by the process that watches over it while it runs: who started it, or,
+                                where nobody stays with it, its own process 1, which notes in it how it ends
+                   /log         what such a one has written;  /stdin  a named pipe: what it is to read (-i)
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
 STATE/images/NAME/rootfs
+STATE/seccomp/…                 filters of system calls, compiled once
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
+from minicontainer.engine.rights import Rights
 from minicontainer.record import Record
 from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
@@ -42,6 +46,8 @@ class Config(Record):
     env: tuple[str, ...] = (f"PATH={DEFAULT_PATH}", "HOME=/root")
     cwd: str = "/"
     terminal: bool = False
+    interactive: bool = False
+    """Left alone, it has a standard input that `attach` can write to."""
     shared: tuple[str, ...] = ()
     """The namespaces that stay the host's, by their names below /proc/PID/ns."""
     volumes: tuple[tuple[str, str, bool], ...] = ()
@@ -49,6 +55,7 @@ class Config(Record):
     devices: tuple[tuple[str, str], ...] = ()
     """(device file of the host, its path inside); what may be done with them is in `limits`."""
     limits: Limits = Limits()
+    rights: Rights = Rights()
     cgroup_parent: str = ""
     """A group of ours in which the container's own group lies, beside others of its kind."""
     reaper: bool = True
@@ -62,6 +69,7 @@ class Config(Record):
         """Read what `to_json` wrote."""
         data = json.loads(text)
         data["limits"] = Limits(**{name: _tuples(value) for name, value in data["limits"].items()})
+        data["rights"] = Rights(**{name: _tuples(value) for name, value in data.get("rights", {}).items()})
         for name in ("volumes", "devices"):
             data[name] = _tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
@@ -90,6 +98,11 @@ class State(Record):
     exit_code: int | None = None
     oom_killed: bool = False
     """Whether the kernel killed one of its processes for want of memory."""
+    detached: bool = False
+    """Nobody stays with it: how it ended is in /attended, until somebody looks."""
+    began: float | None = None
+    """When its program was started, in seconds since the epoch."""
+    finished: float | None = None
 
 
 class Store:
@@ -182,6 +195,10 @@ class Store:
         _write(f"{file}.new", config.to_json())
         os.rename(f"{file}.new", file)
 
+    def is_there(self, config: Config) -> bool:
+        """Whether a container is still remembered."""
+        return os.path.exists(f"{self.directory(config.id)}/config.json")
+
     def state(self, container_id: str) -> State:
         """How far a container has come, as was last written."""
         try:
@@ -234,19 +251,111 @@ class Store:
         return False
 
     def wait(self, container_id: str) -> int | None:
-        """Wait until no other process watches over the container; returns the exit status that the last one left."""
+        """Wait until no other process watches over the container; returns the exit status that the last one left.
+
+        128 + SIGKILL: one that nobody stayed with, and whose process 1 had no time to write it.
+        """
         if container_id in self._attended:
             return None  # that is us: we would wait for ourselves
-        try:
+        with self.waiter(container_id) as end:
+            return end()
+
+    @contextlib.contextmanager
+    def waiter(self, container_id: str) -> Iterator[Callable[[], int | None]]:
+        """What waits so; made now, it can still tell when the container is removed as soon as it has ended."""
+        fd = -1
+        with contextlib.suppress(FileNotFoundError):
             fd = os.open(f"{self.directory(container_id)}/attended", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
+
+        def end() -> int | None:
+            if fd < 0:
+                return None
             fcntl.flock(fd, fcntl.LOCK_SH)
-            left = os.read(fd, 16)
-            return int(left) if left else None
+            begun, code = _recorded(fd)
+            fcntl.flock(fd, fcntl.LOCK_UN)  # there may be something left to put away, which takes the lock
+            return 137 if begun and code is None else code
+
+        try:
+            yield end
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def lock_of(self, container_id: str) -> int:
+        """The file descriptor by which we watch over a container, for its process 1 to inherit."""
+        return self._attended[container_id]
+
+    def record(self, container_id: str) -> tuple[bool, int | None]:
+        """Of a container that nobody stays with: whether its program has been started, and its exit status."""
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(f"{self.directory(container_id)}/attended", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return _recorded(fd)
+            finally:
+                os.close(fd)
+        return False, None
+
+    def ended_at(self, container_id: str) -> float | None:
+        """When the exit status was written, in seconds since the epoch."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.stat(f"{self.directory(container_id)}/attended").st_mtime
+        return None
+
+    @contextlib.contextmanager
+    def claimed(self, container_id: str, *, patient: bool) -> Iterator[bool]:
+        """Watch over a container for a moment, and leave what is recorded; False: somebody else does (or it is gone).
+
+        `patient`: wait for them.
+        """
+        try:
+            fd = os.open(f"{self.directory(container_id)}/attended", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield False
+            return
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
         finally:
             os.close(fd)
+
+    def log(self, container_id: str) -> str:
+        """Where the log of a container is that nobody stays with; it is there from its first start."""
+        return f"{self.directory(container_id)}/log"
+
+    def open_log(self, container_id: str) -> int:
+        """It, to be written to at its end."""
+        return os.open(self.log(container_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def stdin(self, container_id: str) -> str:
+        """The named pipe that is the standard input of a container that nobody stays with."""
+        return f"{self.directory(container_id)}/stdin"
+
+    def open_stdin(self, container_id: str) -> int:
+        """It, both ways: so it is never at its end, and whoever opens it to write does not wait."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.stdin(container_id))  # what an earlier start has not read
+        os.mkfifo(self.stdin(container_id), 0o600)
+        return os.open(self.stdin(container_id), os.O_RDWR | os.O_CLOEXEC)
+
+    def cached_filter(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What `make` makes, kept below the state directory under `name`; what cannot be kept is made each time."""
+        file = f"{self.root}/seccomp/{name}"
+        with contextlib.suppress(OSError):
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(fd, 1 << 16)
+            finally:
+                os.close(fd)
+        made = make()
+        with contextlib.suppress(OSError), self._lock():
+            os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+            _write(f"{self.root}/seccomp/new", made)
+            os.rename(f"{self.root}/seccomp/new", file)
+        return made
 
     def rubbish(self) -> list[str]:
         """Remove what is no whole container:
@@ -313,6 +422,26 @@ class Store:
             os.close(fd)
 
 
+def _recorded(attended: int) -> tuple[bool, int | None]:
+    """What is in there: "" or "started", and an exit status. `runtime.keeping` writes both, `leave` only that."""
+    text = os.pread(attended, 64, 0).decode(errors="replace")
+    code = text.removeprefix("started").strip()
+    return text.startswith("started"), int(code) if code.isdecimal() else None
+
+
+def birth_of(pid: int) -> int | None:
+    """When a process was born, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat);
+
+    None when it has ended.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in b"ZX" else int(fields[19])
+
+
 def _tuples(value: Any) -> Any:
     """What JSON has as lists."""
     return tuple([_tuples(part) for part in value]) if isinstance(value, list) else value
@@ -349,8 +478,8 @@ def _read(file: str) -> str:
         os.close(fd)
 
 
-def _write(file: str, content: str) -> None:
-    data = content.encode()
+def _write(file: str, content: str | bytes) -> None:
+    data = content.encode() if isinstance(content, str) else content
     fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         while data:

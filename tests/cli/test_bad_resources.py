@@ -439,7 +439,7 @@ def test_shares_that_cannot_be_change_nothing(
 def test_what_does_not_run_cannot_be_stopped(refused: Refused, minicontainer: Command, command: str) -> None:
     minicontainer("create", "--name", "alpha", "busybox", "true")
     assert "minicontainer start alpha" in refused(1, command, "alpha")
-    minicontainer("start", "alpha")
+    minicontainer("start", "-a", "alpha")
     assert "does not run" in refused(1, command, "alpha")
     minicontainer("rm", "alpha")
 

@@ -195,7 +195,7 @@ def test_a_whole_life(minicontainer: Command) -> None:
     created = minicontainer("create", "--name", "alpha", "busybox", "sh", "-c", "echo here; exit 4")
     assert re.fullmatch(r"[0-9a-f]{12}\n", created.stdout)
     assert "created" in minicontainer("ps", "-a").stdout and "alpha" not in minicontainer("ps").stdout
-    started = minicontainer("start", "alpha")
+    started = minicontainer("start", "-a", "alpha")
     assert (started.returncode, started.stdout) == (4, "here\n")
     assert "exited (4)" in minicontainer("ps", "-a").stdout
     assert minicontainer("wait", "alpha").stdout == "4\n"

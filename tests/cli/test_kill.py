@@ -37,7 +37,8 @@ def nothing_is_left(minicontainer: Command, where: str, twice: bool = True) -> N
     done = minicontainer("system", "repair")
     assert (done.returncode, done.stderr) == (0, ""), where
     assert minicontainer.containers() == [], f"{where}: {done.stdout}"
-    assert sorted(os.listdir(minicontainer.root)) in (["containers", "images", "lock", "names"], ["images"]), where
+    kept = set(os.listdir(minicontainer.root)) - {"seccomp"}  # a filter that was compiled: as good at the next start
+    assert kept in ({"containers", "images", "lock", "names"}, {"images"}), where
     if twice:
         assert minicontainer("system", "repair").stdout == "", f"{where}: the first repair was not the whole of it"
 

@@ -1,0 +1,153 @@
+"""Containers that nobody stays with: started and left, looked at again whenever somebody wants to know.
+
+There is no daemon. The container's own process 1 keeps what has to be kept (`runtime.keeping`): the log, the lock that
+tells that it lives, the exit status. What it cannot do from inside, remove the control group, write the state, take an
+--rm container away, does the next command that looks, whichever it is: `settle`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+from minicontainer.engine.errors import EngineError
+from minicontainer.engine.store import Config, State, Store, birth_of
+from minicontainer.linux import thread_count
+from minicontainer.runtime.birth import start
+from minicontainer.runtime.keeping import Keeper
+from minicontainer.runtime.spec import Spec
+from minicontainer.steps import Steps
+from minicontainer.steps.group import Group, find_group, remove_group
+from minicontainer.steps.pid import FORWARDED
+
+KILLED = 128 + signal.SIGKILL
+"""The status of a container whose process 1 could not write one: nothing else ends it so."""
+
+
+def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps) -> None:
+    """Start a container that is attended by us, and let go of it. Raises EngineError, StartError."""
+    if thread_count() > 1:
+        raise EngineError("this process has several threads: start it with the command, minicontainer start")
+    if not config.reaper:
+        raise EngineError("--no-init: without our process 1 nobody notes how it ends; leave out --no-init, or stay")
+    if config.limits.pids == 2:
+        raise EngineError("--pids-limit 2: process 1 of what runs by itself has two threads; give it at least 3")
+    opened: list[int] = []
+    began = time.time()
+    try:
+        log = store.open_log(config.id)
+        opened.append(log)
+        stdin: int | None = None
+        if config.terminal:
+            keeper = Keeper(store.lock_of(config.id), log)
+            stdio: tuple[int | None, int | None, int | None] = (None, None, None)
+        else:
+            (out, to_out), (err, to_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+            opened += [out, to_out, err, to_err]
+            if config.interactive:
+                stdin = store.open_stdin(config.id)
+                opened.append(stdin)
+            keeper = Keeper(store.lock_of(config.id), log, out, err)
+            stdio = (stdin, to_out, to_err)
+
+        def born(pid: int, group: Group | None) -> None:
+            store.set_state(config.id, State("starting", pid, birth_of(pid), detached=True, began=began))
+
+        running = start(spec.replace(die_with_parent=False), steps, stdio, born=born, keeper=keeper)
+        born_at = birth_of(running.pid)
+        store.set_state(config.id, State("running", running.pid, born_at, detached=True, began=began))
+        os.close(running.pidfd)
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
+    """What has become of a container that was left alone; what it left when it ended is put away first."""
+    alive = bool(state.pid and state.started and birth_of(state.pid) == state.started)
+    begun, code = store.record(config.id)
+    # It may be on the way out: the lock goes some moments before the process does.
+    with store.claimed(config.id, patient=begun and (code is not None or not alive)) as ours:
+        if not ours and alive:
+            return state.replace(status="running" if begun else "starting")
+        if not ours:  # it is just being started by somebody, or is gone
+            return State("starting") if store.is_there(config) else State("exited")
+        state = store.state(config.id)
+        if not (state.detached and state.status in ("starting", "running")):
+            return state  # somebody has been here before us
+        begun, code = store.record(config.id)
+        group, oom_killed = find_group(config.group), False
+        with contextlib.suppress(OSError):  # it has no such controller
+            oom_killed = steps.count_oom_kills(group) > 0
+        remove_group(group)
+        if begun:
+            code, ended = KILLED if code is None else code, store.ended_at(config.id)
+            state = State("exited", exit_code=code, oom_killed=oom_killed, began=state.began, finished=ended)
+        else:
+            state = State("created")
+        if config.remove:
+            store.forget(config)
+        else:
+            store.set_state(config.id, state)
+        return state
+
+
+def send(config: Config, state: State, number: int) -> None:
+    """Send a signal to a running container's program. Raises EngineError.
+
+    By way of process 1, which passes on what can be caught. What cannot be is for the program alone: the end, too, so
+    that process 1 notes it.
+    """
+    with process_of(config, state) as pidfd:
+        try:
+            if not config.reaper or number in FORWARDED:
+                signal.pidfd_send_signal(pidfd, number)
+                return
+            program = _program(state.pid or 0)
+            signal.pidfd_send_signal(pidfd if program is None else program, number)
+            if program is not None:
+                os.close(program)
+        except ProcessLookupError:
+            raise EngineError(f'container "{config.name}" has just ended', 1) from None
+
+
+def stop(config: Config, state: State, seconds: float, thaw: Callable[[], object] = int) -> None:
+    """Ask a running container to end, SIGTERM, and after so many seconds kill it; returns when it has ended.
+
+    `thaw` lets one that is paused go on: it would not hear of it.
+    """
+    with contextlib.suppress(EngineError), process_of(config, state) as pidfd:
+        send(config, state, signal.SIGTERM)
+        thaw()
+        if not select.select([pidfd], [], [], seconds)[0]:
+            send(config, state, signal.SIGKILL)
+        if not select.select([pidfd], [], [], 2)[0]:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            remove_group(find_group(config.group))
+            select.select([pidfd], [], [], 10)
+
+
+@contextlib.contextmanager
+def process_of(config: Config, state: State) -> Iterator[int]:
+    """A pidfd of a container's process 1, surely its own. Raises EngineError: it has ended."""
+    pidfd = -1
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(state.pid) if state.pid else -1
+        if pidfd < 0 or birth_of(state.pid or 0) != state.started:
+            raise EngineError(f'container "{config.name}" does not run', 1)
+        yield pidfd
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def _program(init: int) -> int | None:
+    """A pidfd of the program: process 1's first child, as long as it lives."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{init}/task/{init}/children") as children:
+        return os.pidfd_open(int(children.read().split()[0]))
+    return None

@@ -1,0 +1,241 @@
+"""What a container that nobody stays with has written, and writes: its log; and staying with it after all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+
+from minicontainer.engine.attach import PATIENCE
+from minicontainer.engine.detached import process_of, send
+from minicontainer.engine.errors import EngineError
+from minicontainer.engine.store import Config, State, Store
+from minicontainer.linux import pidfd_getfd
+from minicontainer.linux.inotify import IN_MODIFY, inotify_add_watch, inotify_init1
+from minicontainer.runtime.keeping import MASTER
+from minicontainer.runtime.terminal import Raw, copy_size
+
+LEAVE = b"\x10\x11"
+"""^P ^Q, at the terminal: go away and let it run; as with docker."""
+
+
+class Log:
+    """A log, read from some place on."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        """Raises EngineError: there is none."""
+        try:
+            self._fd = os.open(store.log(config.id), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            why = "was never started, or its output went to who started it; logs are of what runs with -d"
+            raise EngineError(f'container "{config.name}" has no log: it {why}', 1) from None
+        self._rest = b""
+
+    def fileno(self) -> int:
+        """Of the open file."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+    def to_the_end(self) -> None:
+        """Pass over what is there already."""
+        size = os.fstat(self._fd).st_size
+        before = os.pread(self._fd, 1 << 17, max(0, size - (1 << 17)))
+        os.lseek(self._fd, size - len(before) + before.rfind(b"\n") + 1, os.SEEK_SET)
+
+    def to_the_last(self, count: int) -> None:
+        """Pass over all but so many lines."""
+        from collections import deque
+
+        begins, place, fresh = deque[int](maxlen=count), 0, True
+        for line in self._lines():
+            if fresh:
+                begins.append(place)
+            place += len(line) + 1
+            fresh = line.split(b" ", 3)[2] == b"F"
+        os.lseek(self._fd, begins[0] if begins else place, os.SEEK_SET)
+        self._rest = b""
+
+    def more(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """(when, stdout or stderr, text) of what has come since."""
+        for line in self._lines():
+            when, stream, kind, text = line.split(b" ", 3)
+            yield when, stream, text + b"\n" if kind == b"F" else text
+
+    def _lines(self) -> Iterator[bytes]:
+        while data := os.read(self._fd, 1 << 16):
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            yield from lines
+
+
+def logs(
+    store: Store,
+    config: Config,
+    state: State,
+    *,
+    follow: bool,
+    tail: int | None,
+    timestamps: bool,
+    out: tuple[int, int],
+) -> None:
+    """Write what a container has written, to `out` for its standard output and its standard error; `follow`: until it
+    ends. Raises EngineError."""
+    log = Log(store, config)
+    try:
+        if tail is not None:
+            log.to_the_last(tail)
+        if follow and state.status == "running":
+            with contextlib.suppress(EngineError), process_of(config, state) as pidfd:
+                _watch(store, config, log, pidfd, lambda: _copy(log, out, timestamps), {})
+        _copy(log, out, timestamps)
+    finally:
+        log.close()
+
+
+def attach(store: Store, config: Config, state: State, *, stdin: int | None, interrupts: int | None) -> bool:
+    """Stay with a container until it ends: its output, what is typed, and signals. False: the user has left it again.
+
+    Raises EngineError.
+    """
+    if not state.detached:
+        raise EngineError(f'container "{config.name}" is somebody\'s who stays with it: its output goes there', 1)
+    log = Log(store, config)
+    with process_of(config, state) as pidfd, contextlib.ExitStack() as stack:
+        stack.callback(log.close)
+        log.to_the_end()
+        sink = _sink(store, config, pidfd)
+        if sink is not None:
+            os.set_blocking(sink, False)
+            stack.callback(os.close, sink)
+        typing = _Typing(stdin, sink, config.terminal)
+        patience = PATIENCE
+
+        def interrupted() -> None:
+            nonlocal patience
+            number = os.read(interrupts or 0, 128)[0]
+            if number == signal.SIGWINCH:
+                if config.terminal and sink is not None and os.isatty(0):
+                    copy_size(0, sink)
+                return
+            patience -= 1
+            typing.left = typing.left or patience < 0  # it does not want to hear: leave it
+            send(config, state, number)
+
+        if config.terminal and sink is not None and stdin is not None and os.isatty(stdin):
+            stack.enter_context(Raw(stdin))
+            copy_size(stdin, sink)
+        acts: dict[int, Callable[[], object]] = {} if interrupts is None else {interrupts: interrupted}
+        _watch(store, config, log, pidfd, lambda: _copy(log, (1, 2), False), acts, typing)
+        _copy(log, (1, 2), False)
+        return not typing.left
+
+
+class _Typing:
+    """What is typed, on its way to the program's standard input."""
+
+    def __init__(self, stdin: int | None, sink: int | None, keys: bool) -> None:
+        self.source = stdin if sink is not None else None
+        self.sink = sink
+        self.pending = b""
+        self.left = False
+        self._keys = keys
+        self._held = b""
+
+    def take(self) -> None:
+        """Some of it."""
+        data = os.read(self.source or 0, 1 << 12)
+        if not data:
+            self.source = None
+            self.pending += b"\x04" if self._keys else b""
+        if self._keys:
+            data, self._held = self._held + data, b""
+            if LEAVE in data:
+                data, self.left = data[: data.index(LEAVE)], True
+            elif data.endswith(LEAVE[:1]):
+                data, self._held = data[:-1], LEAVE[:1]
+        self.pending += data
+        if self.left:
+            self.give()
+
+    def give(self) -> None:
+        """As much as there is room for."""
+        try:
+            self.pending = self.pending[os.write(self.sink or 0, self.pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody is there any more
+            self.pending, self.source = b"", None
+
+
+def _watch(
+    store: Store,
+    config: Config,
+    log: Log,
+    pidfd: int,
+    copy: Callable[[], None],
+    acts: dict[int, Callable[[], object]],
+    typing: _Typing | None = None,
+) -> None:
+    """Until the container has ended, or its user has left."""
+    notices = inotify_init1()
+    try:
+        inotify_add_watch(notices, f"/proc/self/fd/{log.fileno()}", IN_MODIFY)
+        copy()  # what came before we were watching
+        while True:
+            poll = select.poll()
+            for fd in (notices, pidfd, *acts):
+                poll.register(fd, select.POLLIN)
+            if typing and typing.pending:
+                poll.register(typing.sink or 0, select.POLLOUT)
+            elif typing and typing.source is not None:
+                poll.register(typing.source, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll()}
+            if notices in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(notices, 1 << 14)
+                copy()
+            for fd in acts.keys() & ready:
+                acts[fd]()
+            if typing and typing.pending and typing.sink in ready:
+                typing.give()
+            elif typing and typing.source in ready:
+                typing.take()
+            if pidfd in ready or (typing and typing.left):
+                return
+    finally:
+        os.close(notices)
+
+
+def _sink(store: Store, config: Config, pidfd: int) -> int | None:
+    """Where what is typed goes to: the terminal's master, which process 1 has; or the named pipe."""
+    if config.terminal:
+        return pidfd_getfd(pidfd, MASTER)
+    if config.interactive:
+        with contextlib.suppress(OSError):
+            return os.open(store.stdin(config.id), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return None
+
+
+def _copy(log: Log, out: tuple[int, int], timestamps: bool) -> None:
+    fresh = True
+    texts = {b"stdout": list[bytes](), b"stderr": list[bytes]()}
+    last = b""
+    for when, stream, text in log.more():
+        if stream != last and last:
+            _write(out, last, texts)
+        last = stream
+        texts[stream].append(when + b" " + text if timestamps and fresh else text)
+        fresh = text.endswith(b"\n")
+    if last:
+        _write(out, last, texts)
+
+
+def _write(out: tuple[int, int], stream: bytes, texts: dict[bytes, list[bytes]]) -> None:
+    view = memoryview(b"".join(texts[stream]))
+    texts[stream].clear()
+    while view:
+        view = view[os.write(out[stream == b"stderr"], view) :]
