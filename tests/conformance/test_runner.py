@@ -18,6 +18,7 @@ import pytest
 from tests.command import needs_root, wait_until
 from tests.conformance import tap
 from tests.conformance.page import UNEXPLAINED, page, read_reasons, reason
+from tests.conformance.place import BORROW
 from tests.conformance.results import File, Results, summary, worse
 from tests.conformance.suites import SUITES
 from tests.conformance.tap import FAILED, OK, SKIPPED, Verdict
@@ -178,7 +179,7 @@ def runner(tmp_path: Path) -> Iterator[Runner]:
         (checkout / "rootfs-none.tar.gz").touch()
         return subprocess.run(
             [RUN, "runtime-tools", checkout, runtime, "--json", tmp_path / "found.json", "--logs", tmp_path / "logs", *arguments],
-            capture_output=True, text=True, timeout=DEADLINE, check=False,
+            capture_output=True, text=True, timeout=DEADLINE, check=False, env={**os.environ, BORROW: "no"},
         )  # fmt: skip
 
     yield run
@@ -323,8 +324,9 @@ def test_a_run_that_is_ended_leaves_no_process(number: signal.Signals, runner: R
     """After SIGTERM no group, either; what SIGKILL leaves is removed by the next run."""
     runner("--only", "fine", fine="echo 1..1; echo ok 1 - a", wait="sleep 76543")
     with subprocess.Popen(
-        [RUN, "runtime-tools", tmp_path / "checkout", "floor", "--only", "wait"], stdout=subprocess.DEVNULL, text=True
-    ) as running:
+        [RUN, "runtime-tools", tmp_path / "checkout", "floor", "--only", "wait"], stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, BORROW: "no"},
+    ) as running:  # fmt: skip
         wait_until(lambda: sleepers("76543"), "the file sleeps")
         running.send_signal(number)
         assert running.wait(DEADLINE) == (130 if number == signal.SIGTERM else -signal.SIGKILL)
