@@ -64,8 +64,9 @@ def check_id(container_id: str) -> None:
     plain = "".join(letter for letter in container_id if letter.isascii() and (letter.isalnum() or letter in "_+-."))
     if plain != container_id:
         wrong = next(letter for letter in container_id if letter not in plain)
+        letter = f"`{wrong}`" if wrong.isascii() and wrong.isprintable() else expect.shown(wrong)
         raise BundleError(
-            f"invalid character `{wrong}` in the ID {shown}: it is made of letters, digits, _, +, - and ."
+            f"invalid character {letter} in the ID: a container ID is made of letters, digits, _, +, - and ., not {shown}"
         )
     if container_id.startswith((".", "-")):
         raise BundleError(f"invalid container ID {shown}: it must not begin with {container_id[0]}")

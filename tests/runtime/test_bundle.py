@@ -267,7 +267,7 @@ def test_everything_that_there_is(bundle: Path) -> None:
     )
     for place, value in {
         "domainname": "example.org",
-        "process.scheduler": {"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3, "flags": ["SCHED_FLAG_RECLAIM"]},
+        "process.scheduler": {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 3000, "period": 4000, "flags": ["SCHED_FLAG_RECLAIM"]},
         "process.ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
         "process.execCPUAffinity": {"initial": "7", "final": "0-3, 7"},
         "process.consoleSize": {"height": 25, "width": 80},
@@ -283,7 +283,7 @@ def test_everything_that_there_is(bundle: Path) -> None:
     spec = read(bundle, config)
     process = spec.process
     assert process.scheduler == Scheduler(
-        "SCHED_DEADLINE", flags=("SCHED_FLAG_RECLAIM",), runtime=1, deadline=2, period=3
+        "SCHED_DEADLINE", flags=("SCHED_FLAG_RECLAIM",), runtime=2000, deadline=3000, period=4000
     )
     assert (process.io_priority, process.exec_cpu_affinity, process.console_size) == (
         ("IOPRIO_CLASS_BE", 4),
@@ -423,7 +423,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("linux.namespaces.0", {}, "linux.namespaces[0].type: is missing"),
     ("linux.namespaces.1.type", "pid", "linux.namespaces[1]: there is a pid namespace before it already"),
     ("linux.namespaces.0.path", "ns/pid", 'linux.namespaces[0].path: "ns/pid" is no absolute path'),
-    ("linux.namespaces.6", {"type": "user"}, "linux: a user namespace takes uidMappings and gidMappings"),
     ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "linux.uidMappings: there is no user namespace that they could be of"),
     ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "linux.timeOffsets: there is no new time namespace whose clocks they could be"),
     ("linux.timeOffsets", {"realtime": {"secs": 1}}, "linux.timeOffsets.realtime: a time namespace has the clocks monotonic and boottime, and no other"),
@@ -503,7 +502,9 @@ def test_what_takes_a_namespace(bundle: Path) -> None:
 
 def test_maps(bundle: Path) -> None:
     config = changed(RUNC_ROOTLESS, "linux.gidMappings", ...)
-    assert refusal(bundle, config).endswith("a user namespace takes uidMappings and gidMappings")
+    assert refusal(bundle, config).endswith("a user namespace takes uidMappings and gidMappings, or neither of them")
+    neither = changed(changed(RUNC_ROOTLESS, "linux.gidMappings", ...), "linux.uidMappings", ...)
+    assert read(bundle, neither).uid_mappings == (), "who makes the container maps everybody to who they are"
 
     def line(inside: int, outside: int, size: int) -> dict[str, int]:
         return {"containerID": inside, "hostID": outside, "size": size}
