@@ -66,7 +66,7 @@ def check_id(container_id: str) -> None:
         wrong = next(letter for letter in container_id if letter not in plain)
         letter = f"`{wrong}`" if wrong.isascii() and wrong.isprintable() else expect.shown(wrong)
         raise BundleError(
-            f"invalid character {letter} in the ID: a container ID is made of letters, digits, _, +, - and ., not {shown}"
+            f"invalid character {letter} in the ID: a container ID is made of letters, digits and _+-., not {shown}"
         )
     if container_id.startswith((".", "-")):
         raise BundleError(f"invalid container ID {shown}: it must not begin with {container_id[0]}")
