@@ -135,9 +135,10 @@ def test_frozen_processes_stand_still_and_go_on(groups: Groups) -> None:
         group, "import sys\nn = 0\nwhile True:\n n += 1\n if n % 1000 == 0: print(n, flush=True)\n if n == 1000: pass"
     )
     freeze(group)
-    stopped = used(group)
     while select.select([process.stdout], [], [], 0.2)[0]:  # what it had written before
         os.read(process.stdout.fileno(), 1 << 16)  # type: ignore[union-attr]
+    stopped = used(group)  # now: v1 says FROZEN some µs before the last of them has left its processor
+    assert not select.select([process.stdout], [], [], 0.3)[0]
     assert used(group) == stopped and process.poll() is None
     thaw(group)
     line_of(process.stdout)
