@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.store import Config, State, Store, birth_of
-from minicontainer.linux import thread_count
+from minicontainer.engine.store import Config, State, Store
+from minicontainer.linux import birth_of, thread_count
 from minicontainer.runtime.birth import start
 from minicontainer.runtime.keeping import Keeper
 from minicontainer.runtime.spec import Spec

@@ -15,7 +15,7 @@ import minicontainer
 from minicontainer.engine.errors import EngineError
 from minicontainer.linux.capabilities import NAMES, grantable, mask_of
 from minicontainer.record import Record
-from minicontainer.runtime.spec import CapabilitySets, Spec, User
+from minicontainer.runtime.spec import MASKED, READONLY, CapabilitySets, Spec, User
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ CAPABILITIES = (
     "AUDIT_WRITE"
 ).split()
 """What root in a container may, since docker began: enough to install packages and to serve on port 80."""
-
-MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-    "/sys/devices/virtual/powercap", "/sys/firmware",
-)  # fmt: skip
-"""What is the host's memory, keys, hardware or timing, and is shown in every container's /proc and /sys."""
-
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""What every container's /proc shows of the host, and root could write to."""
 
 UNCONFINED = "unconfined"
 

@@ -429,19 +429,6 @@ def _recorded(attended: int) -> tuple[bool, int | None]:
     return text.startswith("started"), int(code) if code.isdecimal() else None
 
 
-def birth_of(pid: int) -> int | None:
-    """When a process was born, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat);
-
-    None when it has ended.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in b"ZX" else int(fields[19])
-
-
 def _tuples(value: Any) -> Any:
     """What JSON has as lists."""
     return tuple([_tuples(part) for part in value]) if isinstance(value, list) else value

@@ -141,3 +141,16 @@ def join_session_keyring(name: str | None = None) -> int:
 def thread_count() -> int:
     """How many threads this process has: every one the kernel knows, not only Python's."""
     return len(os.listdir("/proc/self/task"))
+
+
+def birth_of(pid: int) -> int | None:
+    """When a process was born, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat);
+
+    None when it has ended.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in b"ZX" else int(fields[19])

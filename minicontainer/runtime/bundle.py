@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from minicontainer.linux import Namespace
 from minicontainer.runtime import config, expect
 from minicontainer.runtime.errors import BundleError
-from minicontainer.runtime.spec import DEFAULT_PATH, OCI_VERSION, Directory, Process, Spec
+from minicontainer.runtime.spec import DEFAULT_PATH, MASKED, OCI_VERSION, READONLY, Directory, Process, Spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,12 +150,8 @@ def default_config(rootless: bool = False) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
         "namespaces": [{"type": kind} for kind in namespaces],
-        "maskedPaths": [
-            "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-            "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-            "/sys/devices/virtual/powercap", "/sys/firmware",
-        ],
-        "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        "maskedPaths": list(MASKED),
+        "readonlyPaths": list(READONLY),
     }  # fmt: skip
     if rootless:
         linux["namespaces"].append({"type": "user"})

@@ -20,7 +20,7 @@ import select
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from minicontainer.linux import Namespace
+from minicontainer.linux import Namespace, birth_of
 from minicontainer.record import Record
 from minicontainer.runtime import birth
 from minicontainer.runtime.bundle import check_id, load, specification
@@ -454,16 +454,6 @@ def own_ids(kind: str) -> list[IdMap]:
 def is_alive(pid: int, born: int) -> bool:
     """Whether the process that was born then is still there, and no zombie."""
     return pid > 0 and birth_of(pid) == born
-
-
-def birth_of(pid: int) -> int | None:
-    """When a process was born, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat); None: it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in b"ZX" else int(fields[19])
 
 
 def _pidfd(known: Known) -> int:

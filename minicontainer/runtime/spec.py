@@ -22,6 +22,16 @@ OCI_VERSION = "1.2.0"
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+MASKED = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+    "/sys/devices/virtual/powercap", "/sys/firmware",
+)  # fmt: skip
+"""What is the host's memory, keys, hardware or timing, and is shown in every container's /proc and /sys."""
+
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""What every container's /proc shows of the host, and root could write to."""
+
 
 class Directory(Record):
     """A root file system that lies ready in a directory, and is used as it is."""
