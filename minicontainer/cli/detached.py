@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import time
 
 from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
 from minicontainer.cli.rights import user_of
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State
+from minicontainer.linux import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

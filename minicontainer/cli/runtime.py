@@ -9,10 +9,10 @@ from __future__ import annotations
 import getopt
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from minicontainer.linux import signal
 from minicontainer.runtime.containers import Containers
 from minicontainer.runtime.errors import BundleError, Interrupted, Refusal, StartError
 
@@ -303,8 +303,10 @@ def signal_number(text: str) -> int:
     name = text.upper()
     if name.isdecimal() and int(name) in set(signal.valid_signals()) | {0}:
         return int(name)
+    from signal import Signals
+
     try:
-        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
+        return Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except KeyError:
         raise Refusal(f"unknown signal {text}; see: kill -l") from None
 

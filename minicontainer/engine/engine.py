@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Iterator
 
@@ -14,7 +13,7 @@ from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.images.busybox import busybox_image
 from minicontainer.images.errors import ImageError
-from minicontainer.linux import Namespace, birth_of, in_user_namespace, thread_count
+from minicontainer.linux import Namespace, birth_of, in_user_namespace, signal, thread_count
 from minicontainer.record import Record
 from minicontainer.runtime.birth import Running, start
 from minicontainer.runtime.limits import EVERYDAY, Limits

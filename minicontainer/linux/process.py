@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 from collections.abc import Iterable
 
+from minicontainer.linux import signal
 from minicontainer.linux.syscalls import call
 
 CLONE_PARENT = 0x8000

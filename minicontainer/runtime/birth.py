@@ -20,10 +20,9 @@ import contextlib
 import errno
 import os
 import select
-import signal
 from collections.abc import Callable, Mapping
 
-from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title
+from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title, signal
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, limits, program, rootfs, terminal
 from minicontainer.runtime.channel import Channel, Gate

@@ -17,10 +17,9 @@ import fcntl
 import json
 import os
 import select
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from minicontainer.linux import Namespace, birth_of
+from minicontainer.linux import Namespace, birth_of, signal
 from minicontainer.record import Record
 from minicontainer.runtime import birth
 from minicontainer.runtime.bundle import check_id, load, specification
