@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
 
 AnyPath = str | os.PathLike[str]
 
+_IN_THE_END = ("count_oom_kills",)
+"""The steps that are taken when a container has ended."""
+
 
 class Result(Record):
     """How a container ended, and (where it was captured) what it wrote."""
@@ -190,6 +193,8 @@ class Engine:
     def attend(self, config: Config, running: Running, interrupts: int | None = None) -> Result:
         """Stay with a container until it has ended, pass signals and its terminal on; then tidy up."""
         try:
+            for name in _IN_THE_END:
+                getattr(self._steps, name)  # imported now, while the program runs
             accompany(running, interrupts)
         except BaseException:
             put_down(running)

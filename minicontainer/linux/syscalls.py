@@ -37,6 +37,7 @@ _NUMBERS = {
     "sched_setattr":    (314,    274),
     "keyctl":           (250,    219),
     "perf_event_open":  (298,    241),
+    "renameat2":        (316,    276),
     "seccomp":          (317,    277),
     "bpf":              (321,    280),
     "signalfd4":        (289,    74),
@@ -68,6 +69,9 @@ _MACHINE = os.uname().machine
 # thread alone; if the lock had been given away, nobody would be left in the child to give it back.
 _syscall = ctypes.PyDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
+# A pointer is as wide as a register: numbers go as they are.
+_syscall.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 6]
+_REGISTERS = (0,) * 6
 
 Argument = (
     int
@@ -85,12 +89,13 @@ def call(name: str, *args: Argument) -> int:
     """Make the system call `name` and return what the kernel returned (never negative).
 
     Numbers go as they are, text and paths as NUL-terminated strings, structures and buffers by address, None as NULL.
+    The kernel knows how many of the six arguments a call has, and does not look at the others.
 
     Raises OSError with the errno; its text is the call as a C programmer would write it:
     ``pivot_root("/new", "/new"): EINVAL (Invalid argument)``.
     """
     while True:
-        result: int = _syscall(_number(name), *map(_as_c, args))
+        result: int = _syscall(_number(name), *map(_as_c, args), *_REGISTERS[len(args) :])
         if result >= 0:
             return result
         if ctypes.get_errno() != errno.EINTR:  # a signal that Python has noted; the call is made again, as PEP 475 does
@@ -107,24 +112,22 @@ class KernelTooOld(OSError):
     """This kernel or this machine has no such system call."""
 
 
-def _number(name: str) -> ctypes.c_long:
+def _number(name: str) -> int:
     try:
-        return ctypes.c_long(_NUMBERS[name][_COLUMN[_MACHINE]])
+        return _NUMBERS[name][_COLUMN[_MACHINE]]
     except KeyError:
         raise KernelTooOld(errno.ENOSYS, f"{name}: its number on {_MACHINE} is not in {__name__}") from None
 
 
 def _as_c(value: Argument) -> object:
-    if isinstance(value, int):
-        return ctypes.c_long(value)
-    if value is None:
-        return ctypes.c_void_p(None)
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, ctypes.Structure | ctypes.Array):
         return ctypes.byref(value)
     text = os.fsencode(value)
     if b"\0" in text:  # C would stop reading there, and the call would hit another file than the one that was named
         raise ValueError(f"embedded null byte in {value!r}")
-    return ctypes.c_char_p(text)
+    return text
 
 
 def _shown(value: Argument) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import select
 from collections.abc import Callable, Mapping
@@ -311,6 +312,7 @@ class _Init:
         """Returns the exit status of the container (or never, where the program takes its place)."""
         try:
             # Here: our own PID namespace, and our own user namespace if there is to be one, where we are nobody yet.
+            gc.disable()  # it would write to every object of the caller's, and so copy all of its memory
             callers.close()
             set_title("minicontainer init")
             os.setsid()  # a ^C in the caller's terminal is the caller's affair
