@@ -95,7 +95,8 @@ def call(name: str, *args: Argument) -> int:
     ``pivot_root("/new", "/new"): EINVAL (Invalid argument)``.
     """
     while True:
-        result: int = _syscall(_number(name), *map(_as_c, args), *_REGISTERS[len(args) :])
+        given = [arg if type(arg) is int else _as_c(arg) for arg in args]
+        result: int = _syscall(_number(name), *given, *_REGISTERS[len(args) :])
         if result >= 0:
             return result
         if ctypes.get_errno() != errno.EINTR:  # a signal that Python has noted; the call is made again, as PEP 475 does

@@ -99,8 +99,10 @@ def start(
         return _Init(spec, steps, own, theirs, stdio, gate, filter, keeper).main(ours, sources)
 
     _look_ahead(spec, steps)
+    collects = gc.isenabled()
     ours, theirs = Channel.pair(files=spec.process.terminal or bool(spec.seccomp))
     try:
+        gc.disable()  # it would write to every object, and what we and init have in common would be copied for that
         # Outside: what only we may look at, and the control group, before there is anything to put in.
         filter = compiled_filter(spec, spec.process)
         if privileged:
@@ -140,6 +142,8 @@ def start(
             raise
         raise explain(describe(error)) from None
     finally:
+        if collects:
+            gc.enable()
         ours.close()
         for source in sources:
             os.close(source)
@@ -312,7 +316,6 @@ class _Init:
         """Returns the exit status of the container (or never, where the program takes its place)."""
         try:
             # Here: our own PID namespace, and our own user namespace if there is to be one, where we are nobody yet.
-            gc.disable()  # it would write to every object of the caller's, and so copy all of its memory
             callers.close()
             set_title("minicontainer init")
             os.setsid()  # a ^C in the caller's terminal is the caller's affair
