@@ -37,7 +37,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if detached:
         running.wait()  # it is just the one that bore the program
         return 0
-    from minicontainer.engine.attach import accompany
+    from minicontainer.runtime.attach import accompany
 
     accompany(running, interrupts)
     return running.wait()

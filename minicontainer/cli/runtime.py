@@ -99,7 +99,7 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
     running = containers.run(name, _bundle(options), (0, 1, 2), interrupts, **_common(options))
     if detached:
         return 0
-    from minicontainer.engine.attach import accompany
+    from minicontainer.runtime.attach import accompany
 
     try:
         accompany(running, interrupts)
@@ -169,8 +169,8 @@ def _exec_in(containers: Containers, options: Options, words: Sequence[str]) -> 
             file.write(str(running.pid))
     if "detach" in options:
         return 0
-    from minicontainer.engine.attach import accompany
     from minicontainer.linux import signalfd
+    from minicontainer.runtime.attach import accompany
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 
 from minicontainer.engine import rights
-from minicontainer.engine.attach import accompany, put_down
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.images.busybox import busybox_image
 from minicontainer.images.errors import ImageError
 from minicontainer.linux import Namespace, birth_of, in_user_namespace, signal, thread_count
 from minicontainer.record import Record
+from minicontainer.runtime.attach import accompany, put_down
 from minicontainer.runtime.birth import Running, start
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.program import Stdio
