@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.rights import Rights
-from minicontainer.linux.files import exchange
+from minicontainer.linux.files import put_in_place
 from minicontainer.record import Record
 from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
@@ -208,19 +208,10 @@ class Store:
             return State("created")
 
     def set_state(self, container_id: str, state: State) -> None:
-        """Write it, whole or not at all: a reader sees the old or the new.
-
-        Not by a rename over the old one where that can be spared: ext4 takes it for the wish to have the new one on the
-        disk now ("auto_da_alloc" in its documentation), and a container that goes again would have to wait for that.
-        """
+        """Write it, whole or not at all: a reader sees the old or the new."""
         file = f"{self.directory(container_id)}/state.json"
         _write(f"{file}.new", json.dumps(state.asdict()))
-        try:
-            exchange(f"{file}.new", file)
-        except OSError:  # there is no old one; or a file system that cannot
-            os.rename(f"{file}.new", file)
-        else:
-            os.unlink(f"{file}.new")
+        put_in_place(f"{file}.new", file)
 
     def attend(self, container_id: str) -> None:
         """Become the one process that watches over a container. The kernel forgets it when the process ends, however.
