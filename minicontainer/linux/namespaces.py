@@ -57,8 +57,8 @@ class Namespace(enum.Enum):
     @classmethod
     def of(cls, fd: int) -> Namespace:
         """The kind of an open namespace: ioctl_ns(2), NS_GET_NSTYPE. Raises OSError, ENOTTY: it is no namespace."""
-        flag = fcntl.ioctl(fd, NS_GET_NSTYPE)
-        return next(namespace for namespace in cls if namespace.flag == flag)
+        asked = fcntl.ioctl(fd, NS_GET_NSTYPE)
+        return next(namespace for namespace in cls if namespace.flag == asked)
 
     def link(self, pid: int | str = "self") -> str:
         """What identifies the namespace that process `pid` is in, such as ``uts:[4026531838]``.

@@ -77,8 +77,8 @@ def check_id(container_id: str) -> None:
 def open_namespace(kind: Namespace, path: str) -> int:
     """A file descriptor of the namespace at `path`, for setns(2). Raises BundleError: it is none of this kind.
 
-    It is looked at before it is opened: opening a FIFO, or a device, can wait or do things. Every namespace is a file of
-    one file system, nsfs; mounted somewhere else, as ip-netns(8) and podman do, it no longer has that link for a name.
+    It is looked at before it is opened: opening a FIFO, or a device, can wait or do things. All namespaces are files of
+    one file system, nsfs; one that is mounted somewhere, as ip-netns(8) and podman do, has no such link for its name.
     """
     name, found = kind.name.lower(), None
     try:
