@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from minicontainer.linux.cgroups import hierarchies
 from tests.command import DEADLINE, end
 
@@ -40,6 +42,11 @@ fi
 echo ready
 exec env --ignore-signal=CHLD cat  # until its input ends, which ends all of us; and none whose parent has gone stays a zombie
 """
+
+needs_v1 = pytest.mark.skipif(
+    not any(tree.version == 1 for tree in hierarchies()),
+    reason="the corner that engines get here has control groups of version 1, of which this host has none",
+)
 
 SYSTEMD = "/sys/fs/cgroup/systemd"
 

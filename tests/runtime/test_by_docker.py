@@ -23,12 +23,13 @@ from typing import Any
 import pytest
 
 from tests.command import DEADLINE, end, needs_root, wait_until
-from tests.stage import Stage, stage
+from tests.stage import Stage, needs_v1, stage
 
 DOCKERD = shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MISSING = [name for name in ("docker", "containerd", "containerd-shim-runc-v2") if not shutil.which(name)]
 pytestmark = [
     needs_root,
+    needs_v1,
     pytest.mark.skipif(not DOCKERD or bool(MISSING), reason=f"not installed: {', '.join(['dockerd', *MISSING])}"),
 ]
 
@@ -228,6 +229,17 @@ def test_terminals(docker: Docker) -> None:
             end([client.pid])
             client.wait()
         assert b"size-\r\n/dev/pts/0\r\n" in said, said
+
+
+@pytest.mark.skipif(shutil.which("ctr") is None, reason="ctr, which comes with containerd, is not installed")
+def test_containerd_without_docker(docker: Docker, busybox: str, tmp_path: Path) -> None:
+    """The daemon's containerd, asked by its own client, in a namespace of its own."""
+    rootfs = shutil.copytree(busybox, tmp_path / "rootfs", symlinks=True)  # which gets a /run
+    socket = f"{HOME}/exec/containerd/containerd.sock"
+    options = ["--rm", f"--runc-binary={RUNTIME}", "--rootfs"]
+    done = docker.stage.run("ctr", f"--address={socket}", "--namespace=test", "run", *options, str(rootfs), "c1",
+                            "/bin/sh", "-c", "echo my number is $$; exit 7")  # fmt: skip
+    assert (done.stdout, done.returncode) == ("my number is 1\n", 7), done.stderr
 
 
 def test_a_killed_shim(docker: Docker) -> None:

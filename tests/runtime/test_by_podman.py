@@ -23,10 +23,11 @@ from typing import Any
 import pytest
 
 from tests.command import DEADLINE, end, needs_root, wait_until
-from tests.stage import Stage, stage
+from tests.stage import Stage, needs_v1, stage
 
 pytestmark = [
     needs_root,
+    needs_v1,
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed"),
 ]
 
