@@ -122,6 +122,15 @@ class Stage:
                  for pid in file.read_text().split()}  # fmt: skip
         return sorted(found - {self.init, self._holder.pid})
 
+    def named(self, word: str) -> list[int]:
+        """Those whose command line has this word in it."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if word in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+        return found
+
     def close(self) -> None:
         """End all that runs in there, by the death of its process 1, and remove its groups."""
         end([self.init])

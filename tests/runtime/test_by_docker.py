@@ -245,7 +245,7 @@ def test_containerd_without_docker(docker: Docker, busybox: str, tmp_path: Path)
 def test_a_killed_shim(docker: Docker) -> None:
     """The shim is what waits for process 1. When it is killed, containerd has the runtime kill and delete what is left."""
     docker.ok("run", "-d", "--name=c1", "--network=none", "box", "sleep", "600")
-    [shim] = [pid for pid in docker.stage.processes() if "containerd-shim" in Path(f"/proc/{pid}/cmdline").read_text()]
+    [shim] = docker.stage.named("containerd-shim")
     os.kill(shim, signal.SIGKILL)
     wait_until(lambda: docker.of("c1", "State.Status") == "exited", "the daemon has noticed")
     docker.ok("start", "c1")
