@@ -117,10 +117,19 @@ class Stage:
         return Path(f"/proc/{self.init}/root{path}")
 
     def processes(self) -> list[int]:
-        """Everything that runs in there, in numbers of ours, without its process 1."""
-        found = {int(pid) for group in self.groups[:1] for file in group.rglob("cgroup.procs")
-                 for pid in file.read_text().split()}  # fmt: skip
-        return sorted(found - {self.init, self._holder.pid})
+        """Everything that runs in there, in numbers of ours, without its process 1.
+
+        Not the nsenter(1) that waits outside for each of our commands: whoever kills it gets its child for his own.
+        """
+        inside, pids, found = os.stat(f"/proc/{self.init}/ns/pid"), set[str](), []
+        for file in self.groups[0].rglob("cgroup.procs"):
+            with contextlib.suppress(OSError):  # the group is gone meanwhile
+                pids |= set(file.read_text().split())
+        for pid in pids - {str(self.init)}:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if os.path.samestat(os.stat(f"/proc/{pid}/ns/pid"), inside):
+                    found.append(int(pid))
+        return sorted(found)
 
     def named(self, word: str) -> list[int]:
         """Those whose command line has this word in it."""
