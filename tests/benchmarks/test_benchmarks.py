@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import calls, grading, groups, shell_start, stats, warm_start
+from benchmarks import calls, grading, groups, podman_start, shell_start, stats, warm_start
 from benchmarks.measure import Goal, Report, Series, take_turns
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="the benchmarks that start containers want root")
@@ -69,6 +69,17 @@ def test_stats_looks_at_containers_that_run(nothing_left: None) -> None:
     report = stats.measure(rounds=1, containers=2)
     assert report[stats.OURS].median > 0
     assert report[stats.COMMAND].median > report[stats.OURS].median
+
+
+@root_only
+@pytest.mark.skipif(
+    not shutil.which("podman") or not shutil.which("runc", path="/usr/bin:/usr/sbin"), reason="wants podman and runc"
+)
+def test_podman_start_measures_every_installed_runtime_and_names_the_others(nothing_left: None) -> None:
+    report = podman_start.measure(rounds=1)
+    measured = {series.name for series in report.series}
+    assert measured | set(report.missing) == {podman_start.OURS, "with crun", podman_start.BESIDE}
+    assert {podman_start.OURS, podman_start.BESIDE} <= measured
 
 
 @root_only
