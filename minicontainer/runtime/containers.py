@@ -485,6 +485,8 @@ def _hear(line: int, pidfd: int, container_id: str) -> None:
         said += data
         if not data and (pidfd in events or line in events):
             break
+    if b"ready\n" not in said or b"error " in said:  # it ends; who is told of it may delete the container at once
+        select.select([pidfd], [], [], PATIENCE)
     for word in said.decode(errors="replace").splitlines():
         if word.startswith("error "):
             raise explain(json.loads(word.removeprefix("error ")))
