@@ -72,7 +72,7 @@ def connect(
         with _undone(here, host_interface):
             _settle(host_interface, ipv6=False)
             _configure(there, namespace, interface, addresses, gateways)
-            here.set_link(host_interface, up=True)
+            here.set_link(host_interface, up=True, hairpin=_frames_are_filtered() or None)
             here.index(host_interface), there.index(interface)  # the kernel sees to it, when asked, that both can send
             _add_routes(there, interface, gateways)
     return host_interface
@@ -138,6 +138,19 @@ def _add_routes(there: Netlink, interface: str, gateways: Sequence[str]) -> None
     if gateways:
         index = there.index(interface)
         there.ask(*[new_route(index, "default", gateway) for gateway in gateways])
+
+
+def _frames_are_filtered() -> bool:
+    """Whether rules for packets see the frames that a bridge passes on (br_netfilter).
+
+    What a container sends to a published port of its own is then turned around in the bridge, and goes back into the
+    port that it came from, which a switch does only where it is told to.
+    """
+    try:
+        with open("/proc/sys/net/bridge/bridge-nf-call-iptables") as file:
+            return file.read(1) == "1"
+    except FileNotFoundError:
+        return False
 
 
 def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
