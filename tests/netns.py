@@ -95,7 +95,9 @@ class Node:
             number = int.from_bytes(os.urandom(2))
             message = struct.pack("!BBHHH", 128 if six else 8, 0, 0, number, 1)
             if not six:
-                message = message[:2] + struct.pack("!H", 0xFFFF - sum(struct.unpack("!4H", message)) % 0xFFFF) + message[4:]
+                message = (
+                    message[:2] + struct.pack("!H", 0xFFFF - sum(struct.unpack("!4H", message)) % 0xFFFF) + message[4:]
+                )
             try:
                 sock.sendto(message, (address, 0))
             except OSError:
@@ -161,16 +163,23 @@ class World(Node):
         run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", str(node.pid))
         run("ip", "address", "add", f"{HOST}/24", "dev", "uplink")
         run("ip", "address", "add", f"{HOST6}/64", "dev", "uplink", "nodad")
-        run("ip", "link", "set", "uplink", "up")
         node.run("ip", "address", "add", f"{OUTSIDE}/24", "dev", "eth0")
         node.run("ip", "address", "add", f"{OUTSIDE6}/64", "dev", "eth0", "nodad")
         node.run("ip", "link", "set", "eth0", "up")
+        run("ip", "link", "set", "uplink", "up")
+        for end in (self, node):
+            end.run("ip", "-j", "link", "show")  # which has the kernel finish with what "up" has begun
         return node
 
     def state(self) -> str:
         """The host's devices, addresses, routes, rules and settings, in the words of other programs."""
         addresses = json.loads(run("ip", "-j", "address"))
-        shown = [(link["ifname"], "UP" in link["flags"], link["addr_info"]) for link in addresses]
+        shown = [
+            (link["ifname"], "UP" in link["flags"], link["mtu"], link.get("address"), found["local"], found["prefixlen"])
+            for link in addresses
+            for found in link["addr_info"] or [{"local": "", "prefixlen": 0}]
+            if not found["local"].startswith("fe80:")  # comes by itself, some time after the device is up
+        ]
         settings = [f"net/ipv4/ip_forward {read('net/ipv4/ip_forward')}"]
         settings.append(f"net/ipv6/conf/all/forwarding {read('net/ipv6/conf/all/forwarding')}")
         routes = run("ip", "route"), run("ip", "-6", "route")
