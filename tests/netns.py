@@ -175,14 +175,21 @@ class World(Node):
         """The host's devices, addresses, routes, rules and settings, in the words of other programs."""
         addresses = json.loads(run("ip", "-j", "address"))
         shown = [
-            (link["ifname"], "UP" in link["flags"], link["mtu"], link.get("address"), found["local"], found["prefixlen"])
+            (
+                link["ifname"],
+                "UP" in link["flags"],
+                link["mtu"],
+                link.get("address"),
+                found["local"],
+                found["prefixlen"],
+            )
             for link in addresses
             for found in link["addr_info"] or [{"local": "", "prefixlen": 0}]
             if not found["local"].startswith("fe80:")  # comes by itself, some time after the device is up
         ]
         settings = [f"net/ipv4/ip_forward {read('net/ipv4/ip_forward')}"]
         settings.append(f"net/ipv6/conf/all/forwarding {read('net/ipv6/conf/all/forwarding')}")
-        routes = run("ip", "route"), run("ip", "-6", "route")
+        routes = [run("ip", *family, "route").replace(" linkdown", "") for family in ([], ["-6"])]
         return "\n".join([json.dumps(shown, indent=1), *routes, run("nft", "list", "ruleset"), *settings])
 
     def close(self) -> None:
