@@ -246,7 +246,11 @@ def _add(bridge: str, elements: Sequence[Element], forwarded: Sequence[str] = ()
     known = [("bridges", f'"{name}"', ""), ("within", f'"{name}" . "{name}"', ""), *elements]
     changes = []
     for family in sorted({"ipv6" if ":" in address else "ipv4" for address in forwarded}):
-        if _get(_FORWARDING[family]) == 0:
+        try:
+            was = _get(_FORWARDING[family])
+        except FileNotFoundError:
+            raise OSError(errno.EAFNOSUPPORT, f"this host has no {family}: {_FORWARDING[family]} is missing") from None
+        if was == 0:
             known.append(("forwarding", family, ""))
             changes.append((_FORWARDING[family], 1))
             for device in _advised() if family == "ipv6" else ():
