@@ -239,9 +239,9 @@ def test_errors_of_names_that_are_taken_or_missing(world: World) -> None:
     before = world.state(), node.run("ip", "address"), names(world)
     with pytest.raises(FileExistsError, match=r'make bridge "br0": EEXIST'):
         create_bridge("br0", ["172.18.0.1/16"])
-    with pytest.raises(FileExistsError, match=r'"eth0".*EEXIST'):
+    with pytest.raises(FileExistsError, match=r'EEXIST .*: there is a "eth0" in the other'):
         connect(node.pid, "br0", "eth0", ["172.17.0.3/16"])
-    with pytest.raises(FileExistsError, match=r'"cable0".*EEXIST'):
+    with pytest.raises(FileExistsError, match=r'EEXIST .*: there is a "cable0" here'):
         connect(node.pid, "br0", "eth1", ["172.17.0.3/16"], host_interface="cable0")
     with pytest.raises(OSError, match=r'no network device is called "br9"'):
         connect(node.pid, "br9", "eth1", ["172.17.0.3/16"])
