@@ -41,6 +41,7 @@ NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_CAPPED = 0x100  # in an answer
@@ -411,17 +412,15 @@ def moved_address(address: Address, index: int) -> Request:
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"move the address {address.address}")
 
 
-def moved_route(route: Route, index: int, remove: bool = False) -> Request:
-    """A request for a route like another, through device number `index`; or to remove it there."""
+def moved_route(route: Route, index: int) -> Request:
+    """A request that has a route lead through device number `index` from now on, in the place of the one there is."""
     *header, flags = _ROUTE.unpack_from(route.message)
     kept = attributes(route.message, _ROUTE.size)
     kept.pop(RTA_CACHEINFO, None)
     kept[RTA_OIF] = _NUMBER.pack(index)
     body = _ROUTE.pack(*header, flags & RTNH_F_ONLINK)
     body += b"".join(attribute(number, value) for number, value in kept.items())
-    if remove:
-        return Request(RTM_DELROUTE, 0, body, f"remove the route to {route.destination}")
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"move the route to {route.destination}")
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"move the route to {route.destination}")
 
 
 def question(name: str, counters: bool = False) -> Request:

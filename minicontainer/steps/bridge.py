@@ -181,25 +181,25 @@ def detach_nic(bridge: str, nic: str, addresses: Sequence[str] | None = None) ->
 def _move(
     kernel: Netlink, source: int, target: int, addresses: Sequence[str] | None, back: contextlib.ExitStack
 ) -> list[str]:
-    """Move addresses of a device, and the routes through it that go with the last of them, to another."""
+    """Move addresses of a device, and the routes through it that need them, to another.
+
+    At every moment one of the two has them: whoever is killed in between leaves a host that can still be reached.
+    """
     found = [known for known in kernel.addresses(source) if known.scope == RT_SCOPE_UNIVERSE]
     wanted = [known for known in found if addresses is None or known.address in addresses]
     routes = [known for known in kernel.routes() if known.index == source and known.protocol != RTPROT_KERNEL]
     if addresses is not None:
         routes = [route for route in routes if any(_leads(known.address, route.gateway) for known in wanted)]
     routes.sort(key=lambda route: route.gateway != "")  # a gateway must be reached by then
-    for route in reversed(routes):
-        kernel.ask(moved_route(route, source, remove=True))
-        back.callback(kernel.ask, moved_route(route, source))
-    for known in reversed(wanted):  # the first of a subnet would take the others with it
-        kernel.ask(no_address(source, known.address))
-        back.callback(kernel.ask, moved_address(known, source))
     for known in wanted:
         kernel.ask(moved_address(known, target))
         back.callback(kernel.ask, no_address(target, known.address))
     for route in routes:
         kernel.ask(moved_route(route, target))
-        back.callback(kernel.ask, moved_route(route, target, remove=True))
+        back.callback(kernel.ask, moved_route(route, source))
+    for known in reversed(wanted):  # the first of a subnet would take the others with it
+        kernel.ask(no_address(source, known.address))
+        back.callback(kernel.ask, moved_address(known, source))
     return [known.address for known in wanted]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -230,6 +231,35 @@ def test_a_card_that_cannot_move_is_where_it_was(world: World, step: int, monkey
         assert world.ping(OUTSIDE)
     else:
         assert asked < step, "a refusal was not told"
+
+
+@pytest.mark.parametrize("step", range(1, 20))
+def test_whoever_is_killed_while_a_card_moves_leaves_its_addresses(world: World, step: int) -> None:
+    world.outside()
+    run("ip", "route", "add", "default", "via", OUTSIDE)
+    run("ip", "-6", "route", "add", "default", "via", OUTSIDE6)
+    run("ip", "address", "add", "192.0.2.77/24", "dev", "uplink")
+    create_bridge("br0", ["172.17.0.1/16"])
+    child = os.fork()
+    if child == 0:
+        ask, asked = Netlink.ask, 0
+
+        def die(self: Netlink, *requests: object) -> list[bytes]:
+            nonlocal asked
+            asked += 1
+            if asked == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return ask(self, *requests)  # type: ignore[arg-type]
+
+        Netlink.ask = die  # type: ignore[method-assign]
+        attach_nic("br0", "uplink")
+        os._exit(0)
+    os.waitpid(child, 0)
+    there = {found["local"] for link in world.json("ip", "-j", "address") for found in link["addr_info"]}
+    assert {HOST, "192.0.2.77", HOST6} <= there
+    for family in ([], ["-6"]):
+        [default] = world.json("ip", *family, "-j", "route", "show", "default")
+        assert default["dev"] in ("uplink", "br0")
 
 
 def test_errors_of_names_that_are_taken_or_missing(world: World) -> None:
