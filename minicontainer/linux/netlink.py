@@ -409,7 +409,7 @@ def moved_address(address: Address, index: int) -> Request:
         kept[IFA_FLAGS] = _NUMBER.pack(address.flags & ~IFA_F_TENTATIVE | IFA_F_NODAD)
     body = _ADDRESS.pack(family, prefix, flags & ~IFA_F_TENTATIVE, scope, index)
     body += b"".join(attribute(number, value) for number, value in kept.items())
-    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"move the address {address.address}")
+    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, f"move the address {address.address}")
 
 
 def moved_route(route: Route, index: int) -> Request:

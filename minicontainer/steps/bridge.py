@@ -165,12 +165,13 @@ def attach_nic(bridge: str, nic: str) -> list[str]:
 def detach_nic(bridge: str, nic: str, addresses: Sequence[str] | None = None) -> None:
     """Undo `attach_nic`: `addresses`, or all that the bridge has, go back to the card, and the routes that need them.
 
-    Raises OSError, ValueError; everything is as before then.
+    Also where `attach_nic` was killed on its way. Nothing happens if the card is no port of the bridge. Raises OSError,
+    ValueError; everything is as before then.
     """
     with Netlink() as kernel, contextlib.ExitStack() as back:
         card, switch = kernel.link(nic), kernel.link(bridge)
         if card.master != switch.index:
-            raise OSError(errno.ENOENT, f'"{nic}" is no port of "{bridge}"')
+            return
         kernel.set_link(nic, master=0, up=True)
         back.callback(kernel.set_link, nic, master=switch.index)
         _move(kernel, switch.index, card.index, addresses, back)

@@ -239,6 +239,7 @@ def test_whoever_is_killed_while_a_card_moves_leaves_its_addresses(world: World,
     run("ip", "route", "add", "default", "via", OUTSIDE)
     run("ip", "-6", "route", "add", "default", "via", OUTSIDE6)
     run("ip", "address", "add", "192.0.2.77/24", "dev", "uplink")
+    before = world.state()
     create_bridge("br0", ["172.17.0.1/16"])
     child = os.fork()
     if child == 0:
@@ -260,6 +261,11 @@ def test_whoever_is_killed_while_a_card_moves_leaves_its_addresses(world: World,
     for family in ([], ["-6"]):
         [default] = world.json("ip", *family, "-j", "route", "show", "default")
         assert default["dev"] in ("uplink", "br0")
+    detach_nic("br0", "uplink", [f"{HOST}/24", "192.0.2.77/24", f"{HOST6}/64"])
+    detach_nic("br0", "uplink", [f"{HOST}/24", "192.0.2.77/24", f"{HOST6}/64"])
+    remove_bridge("br0")
+    assert world.state() == before
+    assert world.ping(OUTSIDE)
 
 
 def test_errors_of_names_that_are_taken_or_missing(world: World) -> None:
