@@ -42,7 +42,7 @@ def create_bridge(name: str, addresses: Sequence[str] = (), mtu: int | None = No
     with Netlink() as kernel:
         kernel.add_bridge(name, mtu, mac or _random_mac())
         with _undone(kernel, name):
-            _settle(name, any(":" in address for address in addresses), route_localnet=1)
+            _settle(name, any(":" in address for address in addresses))
             for address in addresses:
                 kernel.add_address(name, address)
             kernel.set_link(name, up=True)
@@ -249,17 +249,15 @@ def _frames_are_filtered() -> bool:
         return False
 
 
-def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
+def _settle(name: str, ipv6: bool) -> None:
     """Settings of a device: no IPv6 where it has no use; where it has, no advice from whoever calls itself a router.
 
-    A container could (CVE-2020-10749). `route_localnet` lets what the host sends from 127.0.0.1 out through it.
+    A container could (CVE-2020-10749).
     """
     with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
         _set(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", not ipv6)
         if ipv6:
             _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", 0)
-    if route_localnet:
-        _set(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", 1)
 
 
 def _get(path: str) -> int:
