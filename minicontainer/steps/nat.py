@@ -52,8 +52,8 @@ def publish(bridge: str, ports: Sequence[Port]) -> None:
 
     Each is (protocol, host's address, host's port, container's address, container's port); "" or "0.0.0.0" or "::" is
     every address of the host. From the host itself they are reached by 127.0.0.1 too; not by ::1, which never leaves
-    the machine. Raises OSError: EADDRINUSE (one leads elsewhere), ENODEV (no such bridge); ValueError. None is published
-    then.
+    the machine. None is published if one cannot be. Raises OSError: EADDRINUSE (it leads elsewhere), ENODEV (no such
+    bridge); ValueError.
     """
     elements = [_element(port) for port in ports]
     if not os.path.exists(_ROUTE_LOCALNET.format(_name(bridge))):
