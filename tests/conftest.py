@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-pytest_plugins = ["labs.grading.pytest_plugin", "tests.host_state", "tests.command"]
+pytest_plugins = ["labs.grading.pytest_plugin", "tests.host_state", "tests.command", "tests.netns"]
 
 ENGINE = ("linux", "steps", "runtime", "engine", "cli")
 
