@@ -171,7 +171,7 @@ def stats(arguments: argparse.Namespace) -> int:
         else:
             if not once:
                 print("\x1b[H\x1b[2J", end="")  # ECMA-48: the cursor home, the screen empty
-            head = ("NAME", "CPU %", "MEMORY / LIMIT", "MEMORY %", "PIDS", "READ / WRITTEN", "PRESSURE", "")
+            head = ("NAME", "CPU %", "MEMORY / LIMIT", "MEMORY %", "PIDS", "READ / WRITTEN", "RECEIVED / SENT", "PRESSURE", "")
             _print_rows([head, *map(_row, found)])
         if once:
             return 0
@@ -306,6 +306,7 @@ def _row(one: Statistics) -> tuple[str, ...]:
         "-" if one.memory_percent is None else f"{one.memory_percent:.1f}",
         f"{'-' if use.pids is None else use.pids}{f' / {use.pids_limit}' if use.pids_limit else ''}",
         f"{_bytes(use.read)} / {_bytes(use.written)}",
+        f"{_bytes(one.received)} / {_bytes(one.sent)}",
         " ".join(f"{name} {share:.0f}%" for name, share in use.pressure.items() if share >= 0.5) or "-",
         "paused" if one.frozen else "",
     )

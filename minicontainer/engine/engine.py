@@ -414,6 +414,14 @@ class Engine:
 
         return networks.endpoints_of(self.store, config, self._steps)
 
+    def network_settings(self, config: Config) -> dict[str, Any]:
+        """Likewise in docker's words, for ``inspect``."""
+        if not os.path.exists(self.store.networked(config.id)):
+            return {"Networks": {}, "Ports": {}}
+        from minicontainer.engine import networks
+
+        return networks.shown(self.store, config, self._steps)
+
     def _connection(self, config: Config) -> Connect | None:
         if not config.networks:
             return None
@@ -466,12 +474,18 @@ class Engine:
 
         found, configs = [], self.store.all() if configs is None else configs
         groups = find_groups([config.group for config in configs])
+        traffic: dict[str, tuple[int, int]] = {}
+        if any(config.networks for config in configs):
+            from minicontainer.network.host import traffic_of
+
+            traffic = traffic_of([config.id for config in configs])
         for config in configs:
             state, group = self.state(config), groups[config.group]
             if state.status == "running":
                 with contextlib.suppress(OSError):  # it ends while we look
                     past = (before or {}).get(config.id)
-                    found.append(resources.look(config, state.started, group, self._steps, past, seconds))
+                    moved = traffic.get(config.id)
+                    found.append(resources.look(config, state.started, group, self._steps, past, seconds, moved))
         return found
 
     def count(self, config: Config, event: str, seconds: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from _socket import if_nametoindex
+from collections.abc import Iterable
 
 from minicontainer.linux.netlink import Netlink
 from minicontainer.network.addresses import Subnet, read_subnet
@@ -56,3 +57,28 @@ def subnet_of_device(name: str) -> Subnet | None:
             if address.index == index and ":" not in address.address:
                 return read_subnet(address.address, exact=False)
     return None
+
+
+# The host's ends of what containers have
+
+_MARK = 9
+"""Digits of a container's id in a device's name, which has at most 15 bytes."""
+
+
+def host_interface(container: str, number: int) -> str:
+    """What the host's end of a container's device is called."""
+    return f"veth{container[:_MARK]}{number}"
+
+
+def traffic_of(containers: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Bytes that each container (by its id) has received and sent: the counters of the host's ends, in one look.
+
+    What the host's end has sent, the container has received.
+    """
+    counted: dict[str, tuple[int, int]] = {}
+    with Netlink() as netlink:
+        for link in netlink.links():
+            if link.name.startswith("veth"):
+                received, sent = counted.get(link.name[4 : 4 + _MARK], (0, 0))
+                counted[link.name[4 : 4 + _MARK]] = received + link.tx_bytes, sent + link.rx_bytes
+    return {one: counted[one[:_MARK]] for one in containers if one[:_MARK] in counted}

@@ -15,6 +15,7 @@ from minicontainer.network import planning, ports
 from minicontainer.network.addresses import mac_of
 from minicontainer.network.connection import Connection, publish, rules, unmake
 from minicontainer.network.errors import NetworkError
+from minicontainer.network.host import host_interface
 from minicontainer.network.store import DEFAULT, PREDEFINED, Endpoint, Network, Records
 from minicontainer.network.wishes import Attachment, Port
 from minicontainer.record import Record
@@ -309,7 +310,7 @@ def _endpoint(
         interface=interface,
         addresses=tuple(addresses),
         mac=mac,
-        host_interface=f"veth{who.id[:9]}{number}" if network.device else "",
+        host_interface=host_interface(who.id, number) if network.device else "",
         names=tuple(name for name in names if name),
     )
 
@@ -321,8 +322,8 @@ def _give_ports(given: list[tuple[Network, Endpoint, dict[str, str]]], chosen: S
             given[place] = (network, _serving(endpoint, chosen), last)
             return
     raise NetworkError(
-        "ports can be published on a bridge that leads outside only: not on an internal network, not on one of a device "
-        "of the host, where the container can be reached by its own address"
+        "ports can be published on a bridge that leads outside only: not on an internal network, not on one of a "
+        "device of the host, where the container can be reached by its own address"
     )
 
 
