@@ -171,7 +171,17 @@ def stats(arguments: argparse.Namespace) -> int:
         else:
             if not once:
                 print("\x1b[H\x1b[2J", end="")  # ECMA-48: the cursor home, the screen empty
-            head = ("NAME", "CPU %", "MEMORY / LIMIT", "MEMORY %", "PIDS", "READ / WRITTEN", "RECEIVED / SENT", "PRESSURE", "")
+            head = (
+                "NAME",
+                "CPU %",
+                "MEMORY / LIMIT",
+                "MEMORY %",
+                "PIDS",
+                "READ / WRITTEN",
+                "RECEIVED / SENT",
+                "PRESSURE",
+                "",
+            )
             _print_rows([head, *map(_row, found)])
         if once:
             return 0

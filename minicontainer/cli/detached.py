@@ -81,7 +81,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     configs = [engine.store.find(name) for name in arguments.containers]
     shown = [
-        _shown(config, engine.state(config), engine.paused(config)) | {"NetworkSettings": engine.network_settings(config)}
+        _shown(config, engine.state(config), engine.paused(config))
+        | {"NetworkSettings": engine.network_settings(config)}
         for config in configs
     ]
     print(json.dumps(shown, indent=2))

@@ -476,9 +476,7 @@ class Engine:
         groups = find_groups([config.group for config in configs])
         traffic: dict[str, tuple[int, int]] = {}
         if any(config.networks for config in configs):
-            from minicontainer.network.host import traffic_of
-
-            traffic = traffic_of([config.id for config in configs])
+            traffic = self.networks().traffic()
         for config in configs:
             state, group = self.state(config), groups[config.group]
             if state.status == "running":

@@ -19,21 +19,24 @@ class Connection(Record):
     root: str
     """The engine's state directory."""
     endpoints: tuple[Endpoint, ...]
-    default: bool = True
+    way_out: bool = True
     """Whether the first network that leads anywhere is the way to everywhere else."""
 
     def __call__(self, pid: int, steps: Steps) -> None:
         """Make what the host needs for these networks, unless it is there, and connect the process to each."""
-        records = Records(self.root)
-        with records.locked():
-            networks = [make(records, endpoint.network, steps) for endpoint in self.endpoints]
-        way_out = self.default
-        for endpoint, network in zip(self.endpoints, networks, strict=True):
-            gateways = [gateway for gateway in network.gateways if gateway and not network.internal]
-            _attach(pid, network, endpoint, gateways if way_out else [], steps)
-            way_out = way_out and not gateways
-            if endpoint.ports:
-                publish(records, steps, endpoint, endpoint.ports)
+        establish(Records(self.root), self.endpoints, pid, steps, way_out=self.way_out)
+
+
+def establish(records: Records, endpoints: Sequence[Endpoint], pid: int, steps: Steps, *, way_out: bool) -> None:
+    """Connect a process to the networks of these endpoints. Raises OSError, NetworkError."""
+    with records.locked():
+        networks = [make(records, endpoint.network, steps) for endpoint in endpoints]
+    for endpoint, network in zip(endpoints, networks, strict=True):
+        gateways = [gateway for gateway in network.gateways if gateway and not network.internal]
+        _attach(pid, network, endpoint, gateways if way_out else [], steps)
+        way_out = way_out and not gateways
+        if endpoint.ports:
+            publish(records, steps, endpoint, endpoint.ports)
 
 
 def make(records: Records, name: str, steps: Steps) -> Network:

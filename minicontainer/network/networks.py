@@ -8,14 +8,15 @@ have to wait, and the next container may be on its way. `keeping` does it a mome
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 
 from minicontainer.network import planning, ports
 from minicontainer.network.addresses import mac_of
-from minicontainer.network.connection import Connection, publish, rules, unmake
+from minicontainer.network.connection import establish, publish, rules, unmake
 from minicontainer.network.errors import NetworkError
-from minicontainer.network.host import host_interface
+from minicontainer.network.host import traffic
 from minicontainer.network.store import DEFAULT, PREDEFINED, Endpoint, Network, Records
 from minicontainer.network.wishes import Attachment, Port
 from minicontainer.record import Record
@@ -155,7 +156,7 @@ class Networks:
         with self.records.locked():
             [endpoint] = self.join(who, [wanted], more=True)
             try:
-                Connection(self.root, (endpoint,), default=False)(pid, self.steps)
+                establish(self.records, [endpoint], pid, self.steps, way_out=False)
             except BaseException:
                 self._disconnect(pid, endpoint)
                 self.leave(who.id, endpoint.network)
@@ -206,6 +207,19 @@ class Networks:
     def of_container(self, container: str) -> list[Endpoint]:
         """Where a container is connected."""
         return self.records.of_container(container)
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes that each container, by its id, has received and sent, by the counters of the host's ends.
+
+        What the host's end has sent, the container has received.
+        """
+        owners = {one.host_interface: one.container for network in self.records.all()
+                  for one in self.records.endpoints(network.name) if one.host_interface}  # fmt: skip
+        counted: dict[str, tuple[int, int]] = {}
+        for interface, (came, went) in traffic(owners).items():
+            received, sent = counted.get(owners[interface], (0, 0))
+            counted[owners[interface]] = received + went, sent + came
+        return counted
 
     # What is left over
 
@@ -296,8 +310,9 @@ def _endpoint(
     who: Who, network: Network, wanted: Attachment, addresses: Sequence[str], others: Sequence[Endpoint]
 ) -> Endpoint:
     used = {one.interface for one in others}
-    number = next(number for number in range(len(used) + 1) if f"eth{number}" not in used)
-    interface = wanted.interface or f"eth{number}"
+    interface = wanted.interface or next(
+        name for number in range(len(used) + 1) if (name := f"eth{number}") not in used
+    )
     if interface in used:
         raise NetworkError(f'container "{who.name}" has a device "{interface}" already')
     first = next((address.partition("/")[0] for address in addresses if ":" not in address), "")
@@ -310,7 +325,7 @@ def _endpoint(
         interface=interface,
         addresses=tuple(addresses),
         mac=mac,
-        host_interface=host_interface(who.id, number) if network.device else "",
+        host_interface=f"veth{os.urandom(5).hex()}" if network.device else "",
         names=tuple(name for name in names if name),
     )
 
