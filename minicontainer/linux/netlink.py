@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -102,6 +103,8 @@ RT_SCOPE_LINK = 253
 RTN_UNICAST = 1
 
 IFNAMSIZ = 16
+LARGEST = 32768  # bytes that the kernel puts in a datagram of a list
+SIOCGIFINDEX = 0x8933
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
@@ -109,6 +112,7 @@ _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=8BI")  # struct rtmsg: family, lengths (destination, source), tos, table, protocol, scope, type
 _NUMBER = struct.Struct("=I")
+_IFREQ = struct.Struct("=16si20x")  # struct ifreq: the device's name, then (of the union) its number
 _STATS = struct.Struct("=8Q")  # struct rtnl_link_stats64 begins: packets, bytes, errors, dropped; of each rx, tx
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -200,27 +204,30 @@ class Netlink:
 
         All of them are acted on, whatever became of the ones before. Raises the first error there was, as an OSError.
         """
-        pending, parts = {}, []
+        first, parts = self._sequence + 1, []
         for request in requests:
             self._sequence += 1
-            pending[self._sequence] = request
-            flags = request.flags | NLM_F_REQUEST | (0 if request.flags & NLM_F_DUMP == NLM_F_DUMP else NLM_F_ACK)
+            flags = NLM_F_REQUEST | request.flags
+            if request is requests[-1] and flags & NLM_F_DUMP != NLM_F_DUMP:
+                flags |= NLM_F_ACK  # the rest are answered only if they fail, or have asked something
             parts.append(_HEADER.pack(_HEADER.size + len(request.body), request.type, flags, self._sequence, 0))
             parts.append(_padded(request.body))
         os.write(self._fd, b"".join(parts))
-        bodies, failure = [], None
-        while pending:
-            for kind, flags, sequence, body in _messages(os.read(self._fd, 1 << 17)):
-                if sequence not in pending:
+        bodies: list[bytes] = []
+        failure, interrupted, done = None, False, False
+        while not done:
+            for kind, flags, sequence, body in _messages(os.read(self._fd, LARGEST)):
+                if sequence < first:  # an answer to what was asked before, and had failed
                     continue
+                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    request = pending.pop(sequence)
-                    failure = failure or _failure(request, body, flags if kind == NLMSG_ERROR else NLM_F_CAPPED | flags)
+                    failure = failure or _failure(requests[sequence - first], body, flags)
+                    done = done or sequence == self._sequence
                 else:
                     bodies.append(body)
         if failure:
             raise failure
-        return bodies
+        return self.ask(*requests) if interrupted else bodies  # the list has changed while it was told
 
     # What there is
 
@@ -231,16 +238,18 @@ class Netlink:
 
     def link(self, name: str) -> Link:
         """The device with this name. Raises OSError: ENODEV."""
-        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name)
-        return _link(self.ask(Request(RTM_GETLINK, 0, body, f'look for device "{name}"'))[0])
+        return _link(self.ask(question(name, counters=True))[0])
 
     def index(self, name: str) -> int:
         """The number of the device with this name. Raises OSError: ENODEV."""
-        mask = attribute(IFLA_EXT_MASK, _NUMBER.pack(RTEXT_FILTER_SKIP_STATS))
-        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name) + mask
-        answer = self.ask(Request(RTM_GETLINK, 0, body, f'look for device "{name}"'))[0]
-        index: int = _LINK.unpack_from(answer)[2]
-        return index
+        asked = _IFREQ.pack(_interface(name), 0)  # by netdevice(7), since rtnetlink would tell all there is to know
+        try:
+            found: int = _IFREQ.unpack(fcntl.ioctl(self._fd, SIOCGIFINDEX, asked))[1]
+        except OSError as error:
+            raise OSError(
+                error.errno, f'no network device is called "{name}" here: ENODEV ({error.strerror})'
+            ) from None
+        return found
 
     def addresses(self, index: int = 0) -> list[Address]:
         """Every address, or those of the device with this number."""
@@ -364,6 +373,12 @@ class Netlink:
         """Undo `add_route`. Raises ValueError, OSError: ESRCH (there is none)."""
         body, told = _route_body(self.index(name), destination, gateway)
         self.ask(Request(RTM_DELROUTE, 0, body, f"remove the {told}"))
+
+
+def question(name: str, counters: bool = False) -> Request:
+    """A request to tell about a device. The kernel first finishes what "up" has begun: then it can send and receive."""
+    mask = attribute(IFLA_EXT_MASK, _NUMBER.pack(0 if counters else RTEXT_FILTER_SKIP_STATS))
+    return Request(RTM_GETLINK, 0, _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name) + mask, f'look for device "{name}"')
 
 
 def change_link(
@@ -505,7 +520,7 @@ def _failure(request: Request, body: bytes, flags: int) -> OSError | None:
     if number == 0:
         return None
     told = f"{request.told}: {errno.errorcode.get(number, number)} ({os.strerror(number)})"
-    if flags & NLM_F_ACK_TLVS:
+    if flags & NLM_F_ACK_TLVS and flags & NLM_F_CAPPED:
         words = attributes(body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode()
         told += f": {words}" if words else ""
     if number == errno.EPERM:
@@ -514,11 +529,15 @@ def _failure(request: Request, body: bytes, flags: int) -> OSError | None:
 
 
 def _name(name: str) -> bytes:
-    """IFLA_IFNAME. Raises ValueError for what no device can be called."""
+    return attribute(IFLA_IFNAME, _interface(name) + b"\0")
+
+
+def _interface(name: str) -> bytes:
+    """The name of a device. Raises ValueError for what no device can be called."""
     raw = os.fsencode(name)
     if not 0 < len(raw) < IFNAMSIZ or raw in (b".", b"..") or any(byte in b"/: \t\n\v\f\r\0" for byte in raw):
         raise ValueError(f'"{name}" cannot be the name of a network device: 1 to 15 bytes, no space, "/" or ":"')
-    return attribute(IFLA_IFNAME, raw + b"\0")
+    return raw
 
 
 def _properties(mtu: int | None = None, mac: str | None = None, master: int | None = None) -> bytes:

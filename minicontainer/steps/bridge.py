@@ -22,19 +22,20 @@ from minicontainer.linux.netlink import (
     new_address,
     new_route,
     opened_namespace,
+    question,
 )
 
 
 def create_bridge(name: str, addresses: Sequence[str] = (), mtu: int | None = None, *, mac: str | None = None) -> None:
     """Make a bridge, give the host these addresses on it (``172.17.0.1/16``), and switch it on.
 
-    Raises OSError: EEXIST (a device has that name), EPERM (needs CAP_NET_ADMIN); ValueError (no name, no address).
-    Nothing is left of it then.
+    Its MAC address is `mac`, or a random one, for as long as it is there. Raises OSError: EEXIST (a device has that
+    name), EPERM (needs CAP_NET_ADMIN); ValueError (no name, no address). Nothing is left of it then.
     """
     with Netlink() as kernel:
-        kernel.add_bridge(name, mtu, mac)
+        kernel.add_bridge(name, mtu, mac or _random_mac())
         with _undone(kernel, name):
-            _settle(name, bool([address for address in addresses if ":" in address]), route_localnet=1)
+            _settle(name, any(":" in address for address in addresses), route_localnet=1)
             for address in addresses:
                 kernel.add_address(name, address)
             kernel.set_link(name, up=True)
@@ -71,9 +72,9 @@ def connect(
         here.add_veth(host_interface, interface, namespace, here.index(bridge), mtu, mac)
         with _undone(here, host_interface):
             _settle(host_interface, ipv6=False)
-            _configure(there, namespace, interface, addresses, gateways)
-            here.set_link(host_interface, up=True)
-            here.index(host_interface), there.index(interface)  # the kernel sees to it, when asked, that both can send
+            _switch_on(there, namespace, interface, addresses)
+            up = change_link(host_interface, up=True, hairpin=_frames_are_filtered() or None)
+            here.ask(up, question(host_interface))
             _add_routes(there, interface, gateways)
     return host_interface
 
@@ -112,8 +113,7 @@ def connect_directly(
         mode = mode or {"macvlan": "bridge", "ipvlan": "l2"}.get(kind, "")
         here.add_virtual(kind, interface, here.index(parent), mode, namespace, mtu, mac)
         with _undone(there, interface):
-            _configure(there, namespace, interface, addresses, gateways)
-            there.index(interface)
+            _switch_on(there, namespace, interface, addresses)
             _add_routes(there, interface, gateways)
 
 
@@ -123,21 +123,44 @@ def disconnect_directly(pid: int, interface: str) -> None:
         there.delete_link(interface)
 
 
-def _configure(
-    there: Netlink, namespace: int, interface: str, addresses: Sequence[str], gateways: Sequence[str]
-) -> None:
-    """Switch a container's device on, and give it its addresses."""
+def _switch_on(there: Netlink, namespace: int, interface: str, addresses: Sequence[str]) -> None:
+    """Give a container's device its addresses, and switch it on."""
     with inside(namespace):
-        _settle(interface, bool([address for address in addresses if ":" in address]))
+        _settle(interface, any(":" in address for address in addresses))
     index = there.index(interface)
     requests = [new_address(index, address, interface) for address in addresses]
     there.ask(*requests, change_link(interface, up=True))
 
 
 def _add_routes(there: Netlink, interface: str, gateways: Sequence[str]) -> None:
-    if gateways:
-        index = there.index(interface)
-        there.ask(*[new_route(index, "default", gateway) for gateway in gateways])
+    """Send by the gateways what is for elsewhere. The question sees to it that the device can send by now."""
+    index = there.index(interface)
+    there.ask(question(interface), *[new_route(index, "default", gateway) for gateway in gateways])
+
+
+def _random_mac() -> str:
+    """A MAC address that is nobody's: the second lowest bit of the first byte says "locally administered".
+
+    A bridge that is given none takes the lowest of its ports', and changes it as they come and go: then nobody's
+    neighbour table is right any more.
+    """
+    return "02:" + os.urandom(5).hex(":")
+
+
+def _frames_are_filtered() -> bool:
+    """Whether rules for packets see the frames that a bridge passes on (br_netfilter).
+
+    What a container sends to a published port of its own is then turned around in the bridge, and goes back into the
+    port that it came from, which a switch does only where it is told to.
+    """
+    try:
+        fd = os.open("/proc/sys/net/bridge/bridge-nf-call-iptables", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.read(fd, 1) == b"1"
+    finally:
+        os.close(fd)
 
 
 def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
@@ -146,8 +169,9 @@ def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
     A container could (CVE-2020-10749). `route_localnet` lets what the host sends from 127.0.0.1 out through it.
     """
     with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
-        _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", 0)
         _set(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", not ipv6)
+        if ipv6:
+            _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", 0)
     if route_localnet:
         _set(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", 1)
 

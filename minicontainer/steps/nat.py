@@ -113,8 +113,9 @@ def publish(bridge: str, ports: Sequence[Port]) -> None:
         _add(bridge, [_element(port) for port in ports])
     except FileExistsError as error:
         raise OSError(errno.EADDRINUSE, f"{error.strerror}: the port is published already") from None
-    for six in {"6" if ":" in port[3] else "" for port in ports}:
+    for six in sorted({"6" if ":" in port[3] else "" for port in ports}):
         _forward(bridge, six)
+    _forget_direct(ports)
 
 
 def unpublish(ports: Sequence[Port]) -> None:
@@ -126,6 +127,7 @@ def unpublish(ports: Sequence[Port]) -> None:
         for where, key, _ in elements:
             with contextlib.suppress(FileNotFoundError):
                 nftables.run(_lines("delete", [(where, key, "")], ""))
+    _forget_translated(ports)
 
 
 def withdraw(bridge: str) -> None:
@@ -166,6 +168,40 @@ def obstacles() -> list[str]:
                 f"containers reach no other network unless it accepts: nft insert rule {table} {chain['name']} accept"
             )
     return lines
+
+
+def _forget_translated(ports: Sequence[Port]) -> None:
+    """Make the kernel forget the connections that came by these ports, or their next packet would still go there."""
+    from minicontainer.linux.conntrack import connections, forget
+
+    ways = {(protocol, host_port, _address(to), to_port) for protocol, _, host_port, to, to_port in ports}
+    for protocol, six in sorted({(port[0], ":" in port[3]) for port in ports}):
+        forget(
+            known
+            for known in connections(protocol, six)
+            if (protocol, known.original.destination_port, known.reply.source, known.reply.source_port) in ways
+            and known.original.destination != known.reply.source
+        )
+
+
+def _forget_direct(ports: Sequence[Port]) -> None:
+    """Make the kernel forget what went to these ports of the host itself: UDP has no end, and would go on so."""
+    wanted = {(":" in port[3], port[2]) for port in ports if port[0] == "udp"}
+    if not wanted:
+        return
+    from minicontainer.linux.conntrack import connections, forget
+    from minicontainer.linux.netlink import Netlink
+
+    with Netlink() as kernel:
+        local = {found.address.partition("/")[0] for found in kernel.addresses()}
+    for six in sorted({six for six, _ in wanted}):
+        forget(
+            known
+            for known in connections("udp", six)
+            if (six, known.original.destination_port) in wanted
+            and known.original.destination in local
+            and known.original.destination == known.reply.source
+        )
 
 
 _FORWARDING = {
