@@ -175,7 +175,14 @@ class World(Node):
         """The host's devices, addresses, routes, rules and settings, in the words of other programs."""
         addresses = json.loads(run("ip", "-j", "address"))
         shown = [
-            (link["ifname"], "UP" in link["flags"], link["mtu"], link.get("address"), found["local"], found["prefixlen"])
+            (
+                link["ifname"],
+                "UP" in link["flags"],
+                link["mtu"],
+                link.get("address"),
+                found["local"],
+                found["prefixlen"],
+            )
             for link in addresses
             for found in link["addr_info"] or [{"local": "", "prefixlen": 0}]
             if not found["local"].startswith("fe80:")  # comes by itself, some time after the device is up

@@ -246,9 +246,10 @@ class Networks:
             for network in self.records.all():
                 for endpoint in self._bury_the_dead(network):
                     done.append(f'the end of network "{network.name}" in container "{endpoint.name}", which has ended')
-                if network.made and not self.records.endpoints(network.name):
-                    self._take_down(network)
-                    done.append(f'network "{network.name}" is taken down: no container is on it')
+                if self.records.endpoints(network.name) or not (network.made or network.automatic):
+                    continue
+                self._take_down(network)
+                done.append(f'network "{network.name}" is taken down: no container is on it')
             for name in self.records.half_made():
                 self.records.forget(name)
                 done.append(f'network "{name}", half made or half removed')
