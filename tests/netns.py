@@ -189,7 +189,7 @@ class World(Node):
         ]
         settings = [f"net/ipv4/ip_forward {read('net/ipv4/ip_forward')}"]
         settings.append(f"net/ipv6/conf/all/forwarding {read('net/ipv6/conf/all/forwarding')}")
-        routes = run("ip", "route"), run("ip", "-6", "route")
+        routes = [run("ip", *family, "route").replace(" linkdown", "") for family in ([], ["-6"])]
         return "\n".join([json.dumps(shown, indent=1), *routes, run("nft", "list", "ruleset"), *settings])
 
     def close(self) -> None:

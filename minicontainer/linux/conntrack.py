@@ -1,8 +1,8 @@
 """What the kernel remembers of connections, and how to make it forget: the messages of conntrack(8).
 
-A packet filter that translates addresses decides once, with the first packet of a connection; the rest, and the answers,
-follow what is remembered. So a changed rule does not change where a connection leads that is older, nor, as UDP has
-no end, whoever goes on with the same port.
+A packet filter that translates addresses decides once, with the first packet of a connection; the rest, and the
+answers, follow what is remembered. So a changed rule does not change where an older connection leads; and as UDP has no
+end, whoever goes on with the same port goes on to the same place.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h. The kernel filters what it lists since Linux 5.8.
 """
@@ -14,7 +14,6 @@ import struct
 from collections.abc import Iterable
 
 from minicontainer.linux.netlink import (
-    AF_INET,
     AF_INET6,
     NETLINK_NETFILTER,
     NLM_F_DUMP,
@@ -24,6 +23,7 @@ from minicontainer.linux.netlink import (
     attributes,
     format_address,
 )
+from minicontainer.linux.network import AF_INET
 from minicontainer.record import Record
 
 IPPROTO = {"tcp": 6, "udp": 17, "sctp": 132}

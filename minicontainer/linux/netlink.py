@@ -1,9 +1,9 @@
 """Network devices, their addresses and routes, by messages to the kernel: rtnetlink(7), what ip(8) itself speaks.
 
-A request is a header (struct nlmsghdr), a body that depends on its type (struct ifinfomsg for a device), and attributes:
-length, number, value, padded to four bytes; an attribute's value may be attributes again. Several requests go in one
-datagram. The kernel acts on each before send returns, under one lock, and answers each with an error number, 0 being
-success, and since Linux 4.12 with a reason in words.
+A request is a header (struct nlmsghdr), a body that depends on its type (struct ifinfomsg for a device), and
+attributes: length, number, value, padded to four bytes; a value may be attributes again. Several requests may go in one
+datagram. The kernel acts on each of them before write(2) returns, and answers with an error number, 0 being success, and
+since Linux 4.12 with a reason in words.
 
 Sources: netlink(7), rtnetlink(7), Documentation/netlink/specs/rt-{link,addr,route}.yaml, include/uapi/linux/if_link.h.
 """
@@ -41,7 +41,6 @@ NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
-NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_CAPPED = 0x100  # in an answer
@@ -84,20 +83,23 @@ RTEXT_FILTER_SKIP_STATS = 0x8
 
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
+IFA_LABEL = 3
 IFA_BROADCAST = 4
 IFA_FLAGS = 8
 IFA_F_NODAD = 0x02
-IFA_F_PERMANENT = 0x80
+IFA_F_TENTATIVE = 0x40
 
 RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
 RTA_PRIORITY = 6
 RTA_PREFSRC = 7
+RTA_CACHEINFO = 12
 RTA_TABLE = 15
 RT_TABLE_MAIN = 254
 RTPROT_KERNEL = 2
 RTPROT_BOOT = 3
+RTNH_F_ONLINK = 4
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTN_UNICAST = 1
@@ -120,7 +122,7 @@ IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 
 
 class Link(Record):
-    """A network device as it was when it was asked about; what it has carried since it was made, in bytes and packets."""
+    """A network device as it was when it was asked about, and what it has carried until then."""
 
     index: int
     name: str
@@ -358,12 +360,10 @@ class Netlink:
 
     def delete_address(self, name: str, address: str) -> None:
         """Take an address from a device. Raises ValueError, OSError: EADDRNOTAVAIL."""
-        family, raw, prefix = parse_network(address)
-        body = _ADDRESS.pack(family, prefix, 0, 0, self.index(name)) + attribute(IFA_LOCAL, raw)
-        self.ask(Request(RTM_DELADDR, 0, body, f'take address {address} from "{name}"'))
+        self.ask(no_address(self.index(name), address, name))
 
     def add_route(self, destination: str, gateway: str | None, name: str) -> None:
-        """Send what is for `destination`, ``10.0.0.0/8`` or ``default``, through a device, to a gateway if there is one.
+        """Send what is for `destination`, ``10.0.0.0/8`` or ``default``, through a device, to a gateway if it has one.
 
         Raises ValueError, OSError: ENETUNREACH (no address of the device leads to the gateway), EEXIST.
         """
@@ -373,6 +373,31 @@ class Netlink:
         """Undo `add_route`. Raises ValueError, OSError: ESRCH (there is none)."""
         body, told = _route_body(self.index(name), destination, gateway)
         self.ask(Request(RTM_DELROUTE, 0, body, f"remove the {told}"))
+
+
+def moved_address(address: Address, index: int) -> Request:
+    """A request that gives device number `index` an address as another has it, with its lifetime and its flags."""
+    family, prefix, flags, scope, _ = _ADDRESS.unpack_from(address.message)
+    kept = attributes(address.message, _ADDRESS.size)
+    kept.pop(IFA_LABEL, None)  # begins with the other device's name
+    if family == AF_INET6:
+        kept[IFA_FLAGS] = _NUMBER.pack(address.flags & ~IFA_F_TENTATIVE | IFA_F_NODAD)
+    body = _ADDRESS.pack(family, prefix, flags & ~IFA_F_TENTATIVE, scope, index)
+    body += b"".join(attribute(number, value) for number, value in kept.items())
+    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"move the address {address.address}")
+
+
+def moved_route(route: Route, index: int, remove: bool = False) -> Request:
+    """A request for a route like another, through device number `index`; or to remove it there."""
+    *header, flags = _ROUTE.unpack_from(route.message)
+    kept = attributes(route.message, _ROUTE.size)
+    kept.pop(RTA_CACHEINFO, None)
+    kept[RTA_OIF] = _NUMBER.pack(index)
+    body = _ROUTE.pack(*header, flags & RTNH_F_ONLINK)
+    body += b"".join(attribute(number, value) for number, value in kept.items())
+    if remove:
+        return Request(RTM_DELROUTE, 0, body, f"remove the route to {route.destination}")
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"move the route to {route.destination}")
 
 
 def question(name: str, counters: bool = False) -> Request:
@@ -418,6 +443,13 @@ def new_address(index: int, address: str, name: str = "") -> Request:
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f'give "{name or index}" the address {address}')
 
 
+def no_address(index: int, address: str, name: str = "") -> Request:
+    """A request that takes an address from device number `index`. Raises ValueError."""
+    family, raw, prefix = parse_network(address)
+    body = _ADDRESS.pack(family, prefix, 0, 0, index) + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
+    return Request(RTM_DELADDR, 0, body, f'take address {address} from "{name or index}"')
+
+
 def new_route(index: int, destination: str, gateway: str | None) -> Request:
     """A request for a route through device number `index`. Raises ValueError."""
     body, told = _route_body(index, destination, gateway)
@@ -461,7 +493,7 @@ def opened_namespace(pid: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def inside(namespace: int) -> Iterator[None]:
-    """This thread, and no other, is in another network namespace: sockets and /proc/sys/net are that one's meanwhile."""
+    """This thread, and no other, is in another network namespace: new sockets and /proc/sys/net are that one's."""
     back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(namespace, CLONE_NEWNET)

@@ -16,12 +16,19 @@ import os
 from collections.abc import Iterator, Sequence
 
 from minicontainer.linux.netlink import (
+    RT_SCOPE_UNIVERSE,
+    RTPROT_KERNEL,
     Netlink,
     change_link,
     inside,
+    moved_address,
+    moved_route,
     new_address,
     new_route,
+    no_address,
     opened_namespace,
+    parse_address,
+    parse_network,
     question,
 )
 
@@ -111,7 +118,12 @@ def connect_directly(
     """
     with opened_namespace(pid) as namespace, Netlink() as here, Netlink(namespace=namespace) as there:
         mode = mode or {"macvlan": "bridge", "ipvlan": "l2"}.get(kind, "")
-        here.add_virtual(kind, interface, here.index(parent), mode, namespace, mtu, mac)
+        try:
+            here.add_virtual(kind, interface, here.index(parent), mode, namespace, mtu, mac)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise OSError(error.errno, f"{error.strerror}: this kernel has no {kind} devices") from None
+            raise
         with _undone(there, interface):
             _switch_on(there, namespace, interface, addresses)
             _add_routes(there, interface, gateways)
@@ -121,6 +133,83 @@ def disconnect_directly(pid: int, interface: str) -> None:
     """Remove a device of the container's network namespace. Nothing happens if it is not there."""
     with _absent_is_well(), Netlink(pid=pid) as there:
         there.delete_link(interface)
+
+
+def attach_nic(bridge: str, nic: str) -> list[str]:
+    """Make a network card of the host a port of a bridge: containers are then neighbours of whoever is on its cable.
+
+    A port has no use for addresses, so the card's go to the bridge, and with them the routes that led through it and
+    its MAC address, by which the neighbours know it. Returns the addresses. What is on the way meanwhile is lost.
+
+    Raises OSError: ENODEV (no such card, no such bridge), EBUSY (a port of another), ELOOP (a bridge), EINVAL (the
+    loopback), EPERM; ValueError. Everything is as before then.
+    """
+    with Netlink() as kernel, contextlib.ExitStack() as back:
+        card, switch = kernel.link(nic), kernel.link(bridge)
+        if card.master:
+            raise OSError(errno.EBUSY, f'"{nic}" is a port of another bridge, or of this one already')
+        kernel.set_link(nic, master=switch.index)
+        back.callback(kernel.set_link, nic, master=0)
+        kernel.set_link(bridge, mac=card.mac, up=True)
+        back.callback(kernel.set_link, bridge, mac=switch.mac, up=switch.up)
+        for setting in ("disable_ipv6", "accept_ra"):  # a bridge without addresses of IPv6 has had it off
+            with contextlib.suppress(FileNotFoundError):
+                found = _get(f"/proc/sys/net/ipv6/conf/{bridge}/{setting}")
+                _set(f"/proc/sys/net/ipv6/conf/{bridge}/{setting}", _get(f"/proc/sys/net/ipv6/conf/{nic}/{setting}"))
+                back.callback(_set, f"/proc/sys/net/ipv6/conf/{bridge}/{setting}", found)
+        moved = _move(kernel, card.index, switch.index, None, back)
+        back.pop_all()
+    return moved
+
+
+def detach_nic(bridge: str, nic: str, addresses: Sequence[str] | None = None) -> None:
+    """Undo `attach_nic`: `addresses`, or all that the bridge has, go back to the card, and the routes that need them.
+
+    Raises OSError, ValueError; everything is as before then.
+    """
+    with Netlink() as kernel, contextlib.ExitStack() as back:
+        card, switch = kernel.link(nic), kernel.link(bridge)
+        if card.master != switch.index:
+            raise OSError(errno.ENOENT, f'"{nic}" is no port of "{bridge}"')
+        kernel.set_link(nic, master=0, up=True)
+        back.callback(kernel.set_link, nic, master=switch.index)
+        _move(kernel, switch.index, card.index, addresses, back)
+        back.pop_all()
+        kernel.set_link(bridge, mac=_random_mac())
+
+
+def _move(
+    kernel: Netlink, source: int, target: int, addresses: Sequence[str] | None, back: contextlib.ExitStack
+) -> list[str]:
+    """Move addresses of a device, and the routes through it that go with the last of them, to another."""
+    found = [known for known in kernel.addresses(source) if known.scope == RT_SCOPE_UNIVERSE]
+    wanted = [known for known in found if addresses is None or known.address in addresses]
+    routes = [known for known in kernel.routes() if known.index == source and known.protocol != RTPROT_KERNEL]
+    if addresses is not None:
+        routes = [route for route in routes if any(_leads(known.address, route.gateway) for known in wanted)]
+    routes.sort(key=lambda route: route.gateway != "")  # a gateway must be reached by then
+    for route in reversed(routes):
+        kernel.ask(moved_route(route, source, remove=True))
+        back.callback(kernel.ask, moved_route(route, source))
+    for known in reversed(wanted):  # the first of a subnet would take the others with it
+        kernel.ask(no_address(source, known.address))
+        back.callback(kernel.ask, moved_address(known, source))
+    for known in wanted:
+        kernel.ask(moved_address(known, target))
+        back.callback(kernel.ask, no_address(target, known.address))
+    for route in routes:
+        kernel.ask(moved_route(route, target))
+        back.callback(kernel.ask, moved_route(route, target, remove=True))
+    return [known.address for known in wanted]
+
+
+def _leads(address: str, gateway: str) -> bool:
+    """Whether the network of ``172.17.0.1/16`` has the gateway in it."""
+    family, raw, length = parse_network(address)
+    if not gateway or parse_address(gateway)[0] != family:
+        return False
+    rest = len(raw) * 8 - length
+    return int.from_bytes(raw, "big") >> rest == int.from_bytes(parse_address(gateway)[1], "big") >> rest
 
 
 def _switch_on(there: Netlink, namespace: int, interface: str, addresses: Sequence[str]) -> None:
@@ -154,17 +243,13 @@ def _frames_are_filtered() -> bool:
     port that it came from, which a switch does only where it is told to.
     """
     try:
-        fd = os.open("/proc/sys/net/bridge/bridge-nf-call-iptables", os.O_RDONLY | os.O_CLOEXEC)
+        return _get("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1
     except FileNotFoundError:
         return False
-    try:
-        return os.read(fd, 1) == b"1"
-    finally:
-        os.close(fd)
 
 
 def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
-    """Settings of a device: no IPv6 where it has no use, and where it has, no advice from whoever calls himself a router.
+    """Settings of a device: no IPv6 where it has no use; where it has, no advice from whoever calls itself a router.
 
     A container could (CVE-2020-10749). `route_localnet` lets what the host sends from 127.0.0.1 out through it.
     """
@@ -174,6 +259,14 @@ def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
             _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", 0)
     if route_localnet:
         _set(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", 1)
+
+
+def _get(path: str) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 16))
+    finally:
+        os.close(fd)
 
 
 def _set(path: str, value: int) -> None:

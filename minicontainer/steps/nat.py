@@ -109,10 +109,11 @@ def publish(bridge: str, ports: Sequence[Port]) -> None:
     Each is (protocol, host's address, host's port, container's address, container's port); "" or "0.0.0.0" or "::" is
     every address of the host. Raises OSError: EADDRINUSE (one is another's; none is then published), ValueError.
     """
+    elements = [_element(port) for port in ports]
     try:
-        _add(bridge, [_element(port) for port in ports])
-    except FileExistsError as error:
-        raise OSError(errno.EADDRINUSE, f"{error.strerror}: the port is published already") from None
+        _add(bridge, elements)
+    except FileExistsError:
+        raise OSError(errno.EADDRINUSE, _taken(elements)) from None
     for six in sorted({"6" if ":" in port[3] else "" for port in ports}):
         _forward(bridge, six)
     _forget_direct(ports)
@@ -231,6 +232,18 @@ def _add(bridge: str, elements: list[tuple[str, str, str]]) -> None:
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):  # somebody else has made it meanwhile
                 return nftables.run(_RULES + commands)
+
+
+def _taken(elements: Iterable[tuple[str, str, str]]) -> str:
+    """Which of these ports lead elsewhere, and where to."""
+    told = []
+    for where in {where for where, _, _ in elements}:
+        wanted = {key: value for name, key, value in elements if name == where}
+        for entry in nftables.listing(f"list map {TABLE} {where}"):
+            for key, comment, value in _elements(entry.get("map", {}).get("elem", [])):
+                if key in wanted and wanted[key] != f" : {_text(value)}":
+                    told.append(f"{key} leads to {_text(value)} ({comment})")
+    return f"published already: {', '.join(sorted(told)) or 'by somebody who has just gone'}"
 
 
 def _lines(verb: str, elements: Iterable[tuple[str, str, str]], comment: str) -> str:
