@@ -71,7 +71,11 @@ def make(records: Records, name: str, steps: Steps) -> Network:
 def unmake(network: Network, steps: Steps) -> None:
     """Remove it; what is not there is as good."""
     if network.driver == "physical" and has_device(network.device) and has_device(network.parent):
-        steps.detach_nic(network.device, network.parent)
+        try:
+            steps.detach_nic(network.device, network.parent)
+        except FileNotFoundError:  # it is no port, but the bridge may have its addresses: somebody was killed half-way
+            steps.attach_nic(network.device, network.parent)
+            steps.detach_nic(network.device, network.parent)
     if network.device:
         steps.withdraw(network.device)
         steps.remove_bridge(network.device)

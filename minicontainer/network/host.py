@@ -59,6 +59,12 @@ def subnet_of_device(name: str) -> Subnet | None:
     return None
 
 
+def own_addresses() -> list[str]:
+    """Every address that the host itself has."""
+    with Netlink() as netlink:
+        return [address.address.partition("/")[0] for address in netlink.addresses()]
+
+
 def traffic(interfaces: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Bytes that came in and went out at each of these devices, as far as they are there; all in one look."""
     wanted = set(interfaces)

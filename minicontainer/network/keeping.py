@@ -60,11 +60,11 @@ def work(root: str) -> None:
     networks = Networks(root, Steps())
     with contextlib.suppress(Exception):  # nobody is there to be told; `system repair` tells
         while True:
-            time.sleep(LINGER / 4)
             with networks.records.locked():
                 if not networks.take_down_idle(LINGER):
                     os.close(lock)  # before the other lock: who comes now, starts another of us
                     return
+            time.sleep(LINGER / 4)
 
 
 def _let_go() -> None:

@@ -113,6 +113,7 @@ class Networks:
         Nothing of it is made. Raises NetworkError.
         """
         with self.records.locked():
+            self._withdraw_gone()
             there = self.records.of_container(who.id) if more else []
             given: list[tuple[Network, Endpoint, dict[str, str]]] = []
             chosen = ports.booked(self.records, published, who.id) if published else []
@@ -133,20 +134,21 @@ class Networks:
     def leave(self, container: str, name: str | None = None) -> None:
         """Take back what a container that has ended had, everywhere, or on one network.
 
-        Its device is gone with its network namespace, or goes just now: nobody waits for that.
+        Its device is gone with its network namespace, or goes just now: nobody waits for that, nor for the kernel's
+        grace periods when a port is withdrawn. It is as if nobody answered there, until that has been done.
         """
         with self.records.locked():
-            idle = False
+            left = False
             for network in self.records.all():
                 endpoints = self.records.endpoints(network.name)
-                gone = [one for one in endpoints if one.container == container]
-                if not gone or name not in (None, network.name):
+                if name not in (None, network.name) or not any(one.container == container for one in endpoints):
                     continue
-                for endpoint in gone:
-                    self._unpublish(endpoint, endpoint.ports)
-                self.records.set_endpoints(network.name, [one for one in endpoints if one not in gone])
-                idle = idle or not self.records.living(network.name)
-            if idle:
+                after = [one for one in endpoints if one.container != container]
+                after += [one.replace(gone=True, names=()) for one in endpoints
+                          if one.container == container and one.ports]  # fmt: skip
+                self.records.set_endpoints(network.name, after)
+                left = left or not self.records.living(network.name) or any(one.gone for one in after)
+            if left:
                 from minicontainer.network.keeping import take_down_later
 
                 take_down_later(self.root)
@@ -172,6 +174,7 @@ class Networks:
                 raise NetworkError(f'container "{who.name}" is not on network "{network.name}"', 1)
             for endpoint in found:
                 self._unpublish(endpoint, endpoint.ports)
+                self._rewrite(endpoint, endpoint.replace(ports=()))
                 self._disconnect(pid, endpoint)
             self.leave(who.id, network.name)
 
@@ -181,6 +184,7 @@ class Networks:
         Raises NetworkError.
         """
         with self.records.locked():
+            self._withdraw_gone()
             endpoints = self.records.of_container(who.id)
             if not endpoints:
                 raise NetworkError(f'container "{who.name}" is on no network whose ports could be published', 1)
@@ -230,6 +234,7 @@ class Networks:
     def take_down_idle(self, seconds: float = 0) -> bool:
         """Take down what the host has of idle networks, if they have been so for long enough; whether some are not."""
         with self.records.locked():
+            self._withdraw_gone()
             waiting = False
             for network in self.idle():
                 if self.records.idle_for(network.name, time.time()) < seconds:
@@ -275,11 +280,20 @@ class Networks:
         written = [after if (one.container, one.network) == key else one for one in others]
         self.records.set_endpoints(before.network, written)
 
+    def _withdraw_gone(self) -> None:
+        """Withdraw the ports of containers that have left, at last."""
+        for network in self.records.all():
+            endpoints = self.records.endpoints(network.name)
+            gone = [one for one in endpoints if one.gone]
+            if gone:
+                self.steps.unpublish([rule for one in gone for rule in rules(one, one.ports)])
+                self.records.set_endpoints(network.name, [one for one in endpoints if not one.gone])
+
     def _bury_the_dead(self, network: Network) -> list[Endpoint]:
         dead = planning.without_dead(self.records, network)
         for endpoint in dead:
             self._unpublish(endpoint, endpoint.ports)
-            if endpoint.host_interface:
+            if endpoint.host_interface and not endpoint.gone:
                 self.steps.disconnect(endpoint.host_interface)
         if dead:
             self.records.set_endpoints(network.name, self.records.living(network.name))
