@@ -1,9 +1,9 @@
 """Network devices, their addresses and routes, by messages to the kernel: rtnetlink(7), what ip(8) itself speaks.
 
 A request is a header (struct nlmsghdr), a body that depends on its type (struct ifinfomsg for a device), and
-attributes: length, number, value, padded to four bytes; a value may be attributes again. Several requests may go in one
-datagram. The kernel acts on each of them before write(2) returns, and answers with an error number, 0 being success, and
-since Linux 4.12 with a reason in words.
+attributes: length, number, value, padded to four bytes; a value may be attributes again. Several requests may go in
+one datagram. The kernel acts on each of them before write(2) returns, and answers with an error number, 0 for success,
+and since Linux 4.12 with a reason in words.
 
 Sources: netlink(7), rtnetlink(7), Documentation/netlink/specs/rt-{link,addr,route}.yaml, include/uapi/linux/if_link.h.
 """

@@ -24,64 +24,6 @@ if TYPE_CHECKING:
 
 TABLE = "inet minicontainer"
 
-_RULES = f"""
-create table {TABLE}
-
-# Who is who. The comment of an element is the bridge that it belongs to.
-add set {TABLE} bridges {{ type ifname; }}
-add set {TABLE} internal {{ type ifname; }}
-add set {TABLE} within {{ type ifname . ifname; }}
-add set {TABLE} subnets {{ type ipv4_addr; flags interval; }}
-add set {TABLE} subnets6 {{ type ipv6_addr; flags interval; }}
-add set {TABLE} hairpin {{ type ipv4_addr . ipv4_addr; flags interval; }}
-add set {TABLE} hairpin6 {{ type ipv6_addr . ipv6_addr; flags interval; }}
-add map {TABLE} ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
-add map {TABLE} ports6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
-add map {TABLE} ports_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
-add map {TABLE} ports6_at {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
-add map {TABLE} forwarding {{ type nf_proto : mark; }}
-
-# Published ports: what is for this host, at such an address or any, goes to a container.
-add chain {TABLE} published
-add rule {TABLE} published dnat ip to ip daddr . meta l4proto . th dport map @ports_at
-add rule {TABLE} published dnat ip to meta l4proto . th dport map @ports
-add rule {TABLE} published dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6_at
-add rule {TABLE} published dnat ip6 to meta l4proto . th dport map @ports6
-
-# From elsewhere. What is published on 127.0.0.1 is not for the neighbours, who could write that address on a packet.
-add chain {TABLE} prerouting {{ type nat hook prerouting priority -100; }}
-add rule {TABLE} prerouting ip daddr 127.0.0.0/8 return
-add rule {TABLE} prerouting fib daddr type local jump published
-
-# From this host itself.
-add chain {TABLE} output {{ type nat hook output priority -100; }}
-add rule {TABLE} output fib daddr type local jump published
-
-# Bridges may route to 127.0.0.1, for the answers to what came from there; nothing that says so itself comes in.
-add chain {TABLE} martians {{ type filter hook prerouting priority -300; }}
-add rule {TABLE} martians iifname @bridges ip daddr 127.0.0.0/8 drop
-add rule {TABLE} martians iifname @bridges ip saddr 127.0.0.0/8 drop
-
-# Nothing gets to a bridge but its own, answers, and what is published.
-add chain {TABLE} forward {{ type filter hook forward priority 0; }}
-add rule {TABLE} forward iifname . oifname @within accept
-add rule {TABLE} forward iifname @internal drop
-add rule {TABLE} forward oifname @internal drop
-add rule {TABLE} forward oifname @bridges ct state established,related accept
-add rule {TABLE} forward oifname @bridges ct status dnat accept
-add rule {TABLE} forward oifname @bridges drop
-
-# Whose answer would not find back goes out with an address of this host: containers' packets to the world, those from
-# 127.0.0.1, and those to a published port of their own network, which would be answered behind our back.
-add chain {TABLE} postrouting {{ type nat hook postrouting priority 100; }}
-add rule {TABLE} postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
-add rule {TABLE} postrouting ct status dnat ip saddr . ip daddr @hairpin masquerade
-add rule {TABLE} postrouting ct status dnat ip6 saddr . ip6 daddr @hairpin6 masquerade
-add rule {TABLE} postrouting oifname != @bridges ip saddr @subnets masquerade
-add rule {TABLE} postrouting oifname != @bridges ip6 saddr @subnets6 masquerade
-"""
-
-
 def isolate(bridge: str, internal: bool = False) -> None:
     """Let nothing pass to a bridge but answers and what is published; if `internal`, nothing in or out at all.
 
@@ -205,6 +147,66 @@ def _forget_direct(ports: Sequence[Port]) -> None:
         )
 
 
+def _rules() -> str:
+    """The table with its rules, and with nothing in its sets."""
+    return f"""
+create table {TABLE}
+
+# Who is who. The comment of an element is the bridge that it belongs to.
+add set {TABLE} bridges {{ type ifname; }}
+add set {TABLE} internal {{ type ifname; }}
+add set {TABLE} within {{ type ifname . ifname; }}
+add set {TABLE} subnets {{ type ipv4_addr; flags interval; }}
+add set {TABLE} subnets6 {{ type ipv6_addr; flags interval; }}
+add set {TABLE} hairpin {{ type ipv4_addr . ipv4_addr; flags interval; }}
+add set {TABLE} hairpin6 {{ type ipv6_addr . ipv6_addr; flags interval; }}
+add map {TABLE} ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
+add map {TABLE} ports6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+add map {TABLE} ports_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+add map {TABLE} ports6_at {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
+add map {TABLE} forwarding {{ type nf_proto : mark; }}
+
+# Published ports: what is for this host, at such an address or any, goes to a container.
+add chain {TABLE} published
+add rule {TABLE} published dnat ip to ip daddr . meta l4proto . th dport map @ports_at
+add rule {TABLE} published dnat ip to meta l4proto . th dport map @ports
+add rule {TABLE} published dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6_at
+add rule {TABLE} published dnat ip6 to meta l4proto . th dport map @ports6
+
+# From elsewhere. What is published on 127.0.0.1 is not for the neighbours, who could write that address on a packet.
+add chain {TABLE} prerouting {{ type nat hook prerouting priority -100; }}
+add rule {TABLE} prerouting ip daddr 127.0.0.0/8 return
+add rule {TABLE} prerouting fib daddr type local jump published
+
+# From this host itself.
+add chain {TABLE} output {{ type nat hook output priority -100; }}
+add rule {TABLE} output fib daddr type local jump published
+
+# Bridges may route to 127.0.0.1, for the answers to what came from there; nothing that says so itself comes in.
+add chain {TABLE} martians {{ type filter hook prerouting priority -300; }}
+add rule {TABLE} martians iifname @bridges ip daddr 127.0.0.0/8 drop
+add rule {TABLE} martians iifname @bridges ip saddr 127.0.0.0/8 drop
+
+# Nothing gets to a bridge but its own, answers, and what is published.
+add chain {TABLE} forward {{ type filter hook forward priority 0; }}
+add rule {TABLE} forward iifname . oifname @within accept
+add rule {TABLE} forward iifname @internal drop
+add rule {TABLE} forward oifname @internal drop
+add rule {TABLE} forward oifname @bridges ct state established,related accept
+add rule {TABLE} forward oifname @bridges ct status dnat accept
+add rule {TABLE} forward oifname @bridges drop
+
+# Whose answer would not find back goes out with an address of this host: containers' packets to the world, those from
+# 127.0.0.1, and those to a published port of their own network, which would be answered behind our back.
+add chain {TABLE} postrouting {{ type nat hook postrouting priority 100; }}
+add rule {TABLE} postrouting oifname @bridges ip saddr 127.0.0.0/8 masquerade
+add rule {TABLE} postrouting ct status dnat ip saddr . ip daddr @hairpin masquerade
+add rule {TABLE} postrouting ct status dnat ip6 saddr . ip6 daddr @hairpin6 masquerade
+add rule {TABLE} postrouting oifname != @bridges ip saddr @subnets masquerade
+add rule {TABLE} postrouting oifname != @bridges ip6 saddr @subnets6 masquerade
+"""
+
+
 _FORWARDING = {
     "": ("ipv4", "/proc/sys/net/ipv4/ip_forward"),
     "6": ("ipv6", "/proc/sys/net/ipv6/conf/all/forwarding"),
@@ -231,7 +233,7 @@ def _add(bridge: str, elements: list[tuple[str, str, str]]) -> None:
             return nftables.run(commands)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):  # somebody else has made it meanwhile
-                return nftables.run(_RULES + commands)
+                return nftables.run(_rules() + commands)
 
 
 def _taken(elements: Iterable[tuple[str, str, str]]) -> str:
