@@ -131,6 +131,13 @@ class Networks:
                 self.records.set_endpoints(network.name, [*others, endpoint], last)
             return [endpoint for _, endpoint, _ in given]
 
+    def obstacles(self, endpoints: Sequence[Endpoint]) -> list[str]:
+        """What of the host's is in the way of networks that are about to be made: other people's rules. A line each."""
+        found = [self.records.find(endpoint.network) for endpoint in endpoints]
+        if any(network and network.driver == "bridge" and not (network.made or network.internal) for network in found):
+            return list(self.steps.obstacles())
+        return []
+
     def leave(self, container: str, name: str | None = None) -> None:
         """Take back what a container that has ended had, everywhere, or on one network.
 

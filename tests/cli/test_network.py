@@ -501,6 +501,25 @@ def test_prune_takes_down_at_once(on: Command, host: Host) -> None:
     assert host.is_as_before()
 
 
+def test_rules_of_others_that_are_in_the_way_are_named(on: Command, host: Host) -> None:
+    """A policy of drop holds whatever our table accepts: docker's, on a host that has it."""
+    host("iptables-nft", "-P", "FORWARD", "DROP")
+    host.remember()
+    done = on("run", "--rm", "busybox", "true")
+    assert done.returncode == 0 and "warning: " in done.stderr and "drop" in one_line(done.stderr)
+
+
+def test_without_nftables(on: Command, host: Host, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.write_text("")
+    hide = "for file in $(ls -d /usr/lib/*/libnftables.so.1 /usr/sbin/nft); do mount --bind " + str(nothing) + " $file;"
+    words = ["unshare", "--mount", "sh", "-c", f'{hide} done; exec "$@"', "sh"]
+    without = Command(on.root, [*host.line(), *words, *on.words[on.words.index("env") :]])
+    done = without("run", "--rm", "busybox", "true")
+    assert done.returncode == 125 and "install nftables" in one_line(done.stderr)
+    assert on.containers() == [] and host.is_as_before()
+
+
 def test_without_the_right_to(on: Command, host: Host) -> None:
     words = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
     without = Command(on.root, [*host.line(), *words, *on.words[on.words.index("env") :]])
