@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import grading, groups, networks, runtime_start, shell_start, stats, warm_start
+from benchmarks import grading, groups, networks, runtime_start, shell_start, stats, throughput, warm_start
 from benchmarks.measure import Report, circumstances
 
 MODULES = {
@@ -16,6 +16,7 @@ MODULES = {
     "shell_start": shell_start,
     "runtime_start": runtime_start,
     "networks": networks,
+    "throughput": throughput,
     "stats": stats,
     "grading": grading,
 }

@@ -1,4 +1,4 @@
-"""Networks: a whole `run --rm` of `true`, with an overlay root, a bridge and limits of memory, processors and processes,
+"""Networks: a whole `run --rm` of `true`, with an overlay root, a bridge, limits of memory, processors and processes,
 as a command; `Engine.run` with a bridge from a Python that is running already, against C that makes the same calls; and
 the removal of a container that runs. All in a network namespace of its own, where a bridge is kept up all the time.
 
@@ -25,7 +25,7 @@ from benchmarks import calls
 from benchmarks.measure import Driven, Goal, Report, Series, apart, command_time, take_turns
 from benchmarks.shell_start import _hide_cgroup2
 from benchmarks.warm_start import compile_start
-from minicontainer.linux import CLONE_NEWNET, unshare
+from minicontainer.linux import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
 ROUNDS = 40
 BRIDGE = "yardstick0"
@@ -64,7 +64,9 @@ def measure(rounds: int = ROUNDS) -> Report:
 def _rounds(program: str, compiled: Path, work: Path, rounds: int) -> dict[str, object]:
     """In a process of its own, whose network namespace and view of the control groups are its own."""
     _hide_cgroup2()
-    unshare(CLONE_NEWNET)
+    unshare(CLONE_NEWNET | CLONE_NEWNS)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    mount("tmpfs", "/run", "tmpfs", 0, "size=16m")  # podman writes there, whatever it is told
     _ip("link set lo up")
     _ip(f"link add {BRIDGE} type bridge")
     _ip(f"address add 10.99.0.1/16 dev {BRIDGE}")

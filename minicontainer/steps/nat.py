@@ -184,15 +184,16 @@ add rule {TABLE} output fib daddr type local jump published
 
 # Bridges may route to 127.0.0.1, for the answers to what came from there; nothing that says so itself comes in.
 add chain {TABLE} martians {{ type filter hook prerouting priority -300; }}
-add rule {TABLE} martians iifname @bridges ip daddr 127.0.0.0/8 drop
-add rule {TABLE} martians iifname @bridges ip saddr 127.0.0.0/8 drop
+add rule {TABLE} martians ip daddr 127.0.0.0/8 iifname @bridges drop
+add rule {TABLE} martians ip saddr 127.0.0.0/8 iifname @bridges drop
 
-# Nothing gets to a bridge but its own, answers, and what is published.
+# Nothing gets to a bridge but its own, answers, and what is published. Most packets belong to what has been let in
+# already, so they are asked about first.
 add chain {TABLE} forward {{ type filter hook forward priority 0; }}
+add rule {TABLE} forward ct state established,related accept
 add rule {TABLE} forward iifname . oifname @within accept
 add rule {TABLE} forward iifname @internal drop
 add rule {TABLE} forward oifname @internal drop
-add rule {TABLE} forward oifname @bridges ct state established,related accept
 add rule {TABLE} forward oifname @bridges ct status dnat accept
 add rule {TABLE} forward oifname @bridges drop
 
