@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks import calls
 from benchmarks.measure import Driven, Goal, Report, Series, apart, command_time, take_turns
 from benchmarks.shell_start import _hide_cgroup2
+from benchmarks.throughput import wait_for_keeper
 from benchmarks.warm_start import compile_start
 from minicontainer.linux import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
@@ -91,6 +92,7 @@ def _rounds(program: str, compiled: Path, work: Path, rounds: int) -> dict[str, 
             missing = _with_podman(subjects, rootfs, work)
             series = take_turns(subjects, rounds)
     subprocess.run([program, "--root", str(state), "network", "prune"], check=True, stdout=subprocess.DEVNULL)
+    wait_for_keeper(str(state))
     return {"series": {taken.name: taken.samples for taken in series}, "missing": missing}
 
 

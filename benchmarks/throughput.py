@@ -8,6 +8,7 @@ is compared is the way that the packets go. Python sends and receives on both si
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -134,6 +135,13 @@ def _ours(program: str, root: str, host: int) -> Iterator[tuple[int, int]]:
     finally:
         subprocess.run([*command, "rm", "-f", "one", "two"], **quiet)  # type: ignore[call-overload]
         subprocess.run([*command, "network", "prune"], **quiet)  # type: ignore[call-overload]
+        wait_for_keeper(f"{root}/state")
+
+
+def wait_for_keeper(state: str) -> None:
+    """Until whoever takes idle networks down has seen that there is nothing to be done any more."""
+    with contextlib.suppress(FileNotFoundError), open(f"{state}/networks/.keeper") as keeper:
+        fcntl.flock(keeper, fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager

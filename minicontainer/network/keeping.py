@@ -14,7 +14,7 @@ import sys
 import time
 
 import minicontainer
-from minicontainer.linux import clone3, close_range, thread_count
+from minicontainer.linux import clone3, close_range, set_title, thread_count
 
 LINGER = 1.0
 """Seconds for which a bridge without containers is kept."""
@@ -72,6 +72,7 @@ def _let_go() -> None:
 
     Before whoever waits for us goes on: else a container might still look as if somebody watched over it.
     """
+    set_title("minicontainer networks")
     os.setsid()
     os.chdir("/")
     close_range(0)
