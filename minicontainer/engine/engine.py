@@ -90,7 +90,8 @@ class Engine:
     ) -> Result:
         """Create a container, start it, wait until it has ended and (unless ``remove=False``) remove it.
 
-        `options` are fields of Config: name, hostname, env, terminal, limits… `capture` returns what the program wrote.
+        `options` are fields of Config: name, hostname, env, terminal, limits…, and `network` for a single network by its
+        name: "bridge", "none", "host". `capture` returns what the program wrote.
         Raises EngineError, StartError, Interrupted; the container is gone then.
         """
         config = self._create(image, args, **{"remove": True, **options})
@@ -132,6 +133,8 @@ class Engine:
     def _create(self, image: str, args: list[str], **options: Any) -> Config:
         """Likewise, and watch over it from the beginning: nobody else starts it, or takes it for forgotten."""
         self.store.prepare()
+        if "network" in options:
+            options |= _named_network(options.pop("network"))
         config = Config(id="", name=options.pop("name", None) or "", image=image, args=tuple(args), **options)
         _check(config)
         self._lowers(config)  # an unknown image is an error of create, not of start
@@ -701,6 +704,17 @@ def _told(config: Config) -> Iterator[None]:
         raise EngineError(f'container "{config.name}" has just ended', 1) from None
     except OSError as error:
         raise EngineError(error.strerror or str(error)) from None
+
+
+def _named_network(name: str) -> dict[str, Any]:
+    """The fields of Config for one network, as it is named on the command line."""
+    if name == "none":
+        return {}
+    if name == "host":
+        return {"shared": ("net",)}
+    from minicontainer.network.wishes import read_attachment
+
+    return {"networks": (read_attachment(name),)}
 
 
 def _dated(config: Config) -> Config:

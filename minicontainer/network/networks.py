@@ -163,9 +163,11 @@ class Networks:
     def connect(self, who: Who, pid: int, wanted: Attachment) -> Endpoint:
         """Connect a container that runs to one more network. Raises NetworkError, OSError."""
         with self.records.locked():
+            before = [self.find(one.network) for one in self.records.of_container(who.id)]
+            way_out = not any(gateway and not one.internal for one in before for gateway in one.gateways)
             [endpoint] = self.join(who, [wanted], more=True)
             try:
-                establish(self.records, [endpoint], pid, self.steps, way_out=False)
+                establish(self.records, [endpoint], pid, self.steps, way_out=way_out)
             except BaseException:
                 self._disconnect(pid, endpoint)
                 self.leave(who.id, endpoint.network)

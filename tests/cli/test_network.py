@@ -306,6 +306,13 @@ def test_several_networks_and_live_ones(on: Command, up: Callable[..., Any], ins
     assert address(known(on, "two"), "green") == "10.7.0.77"
 
 
+def test_what_had_no_network_is_given_one(on: Command, up: Callable[..., Any], internet: Host, inside: Inside) -> None:
+    internet.serve("tcp", "198.51.100.1", 80, "outside")
+    up("one", "--network", "none")
+    good(on("network", "connect", "bridge", "one"))
+    assert inside("one").ask("tcp", "198.51.100.1", 80) == "outside 198.51.100.2"
+
+
 def test_the_network_of_another_container_and_the_hosts(on: Command, up: Callable[..., Any], host: Host) -> None:
     up("one")
     mine = good(on("exec", "one", "readlink", "/proc/self/ns/net"))

@@ -21,7 +21,7 @@ BRIDGE = (Attachment("bridge"),)
 def test_a_container_is_connected_before_its_program_starts(host: Host, state_root: Path) -> None:
     engine = Engine(state_root)
     with host.entered():
-        done = engine.run("busybox", ["ping", "-c", "1", "-W", "5", "172.17.0.1"], networks=BRIDGE, capture=True)
+        done = engine.run("busybox", ["ping", "-c", "1", "-W", "5", "172.17.0.1"], network="bridge", capture=True)
     assert (done.status, done.stderr) == (0, ""), done.stdout
 
 
