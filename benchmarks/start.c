@@ -717,7 +717,7 @@ static int make(const char *path)
 static void endpoint(const char *container, unsigned number)
 {
 	char text[256], path[4096];
-	int lock = locked(work, "network-lock"), spaces = must(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), "ns/net");
+	int lock = locked(work, "network-lock"), spaces = must(open("/proc/sys/net/ipv4/route/flush", O_WRONLY | O_CLOEXEC), "flush");
 
 	must(flock(spaces, LOCK_EX), "flock");
 	snprintf(path, sizeof path, "%s/endpoints.json", work);

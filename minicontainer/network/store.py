@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 DEFAULT = "bridge"
 """The network that is made when it is first needed, and goes with its last container."""
 
+_NAMESPACES_OWN = "/proc/sys/net/ipv4/route/flush"
+"""A file that each network namespace has one of; nothing is written to it. Whoever may lock it could keep us waiting:
+/proc/self/ns/net could be opened by anybody."""
+
 PREDEFINED = (DEFAULT, "host", "none")
 """Names that are always there."""
 
@@ -116,7 +120,7 @@ class Records:
     def locked(self) -> Iterator[None]:
         """Be the only one who gives and takes: below this directory, and of all engines in this network namespace.
 
-        The namespace's own file is locked, so that nothing more has to be there, or to be removed.
+        For these a file of the namespace's own is locked, which is there already, and which only root may open.
         """
         if self._held:
             self._held += 1
@@ -125,25 +129,25 @@ class Records:
             finally:
                 self._held -= 1
             return
-        ours, spaces = -1, -1
+        held = []
         try:
             os.makedirs(self.root, mode=0o711, exist_ok=True)
-            ours = os.open(f"{self.root}/.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(ours, fcntl.LOCK_EX)
-            spaces = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(spaces, fcntl.LOCK_EX)
+            held.append(os.open(f"{self.root}/.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            with contextlib.suppress(OSError):  # an ordinary user, who changes nothing there
+                held.append(os.open(_NAMESPACES_OWN, os.O_WRONLY | os.O_CLOEXEC))
+            for fd in held:
+                fcntl.flock(fd, fcntl.LOCK_EX)
         except OSError as error:
-            for fd in (ours, spaces):
-                if fd >= 0:
-                    os.close(fd)
+            for fd in held:
+                os.close(fd)
             raise NetworkError(f"cannot keep networks in {self.root}: {error.strerror}") from None
         self._held = 1
         try:
             yield
         finally:
             self._held = 0
-            os.close(spaces)
-            os.close(ours)
+            for fd in reversed(held):
+                os.close(fd)
 
     # Networks
 
