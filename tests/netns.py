@@ -77,13 +77,17 @@ class Node:
         sock.bind(("", port))
         return sock
 
-    def reaches(self, address: str, port: int, patience: float = SILENCE) -> bool:
+    def reaches(self, address: str, port: int, patience: float = PATIENCE) -> bool:
         """Whether somebody answers there."""
         try:
             self.connect(address, port, patience).close()
-        except (TimeoutError, OSError):
+        except OSError:
             return False
         return True
+
+    def is_kept_from(self, address: str, port: int) -> bool:
+        """Whether nobody answers there, though there is somebody: that is for the test to show."""
+        return not self.reaches(address, port, SILENCE)
 
     def ping(self, address: str, patience: float = PATIENCE) -> bool:
         """Whether an ICMP echo request is answered."""

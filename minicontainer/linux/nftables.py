@@ -119,10 +119,14 @@ def _failure(commands: str, said: str) -> OSError:
     """
     told, _, reason = said.partition("Error:")
     reason, _, shown = reason.strip().partition("\n")
-    reason = reason.removeprefix("Could not process rule: ") or said.strip() or "it gives no reason"
+    reason = reason or said.strip() or "it gives no reason"
+    for opening in ("Could not process rule: ", "cache initialization failed: "):
+        reason = reason.removeprefix(opening)
     lines = [line for line in commands.splitlines() if line and not line.startswith("#")]
-    if len(lines) == 1 or told.strip():
+    if shown and (len(lines) == 1 or told.strip()):
         place = shown.partition("\n")[0].strip()
+    elif len(lines) == 1:
+        place = lines[0].strip()
     else:
         place = f"({len(lines)} commands, {lines[0]} and so on)"
     number = next((number for words, number in _NUMBERS.items() if reason.startswith(words)), errno.EINVAL)

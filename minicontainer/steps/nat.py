@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from minicontainer.linux import nftables
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     Port = tuple[str, str, int, str, int]  # protocol, host's address, host's port, container's address and port
+    Element = tuple[str, str, str]  # set or map, key, and of a map " : value"
 
 TABLE = "inet minicontainer"
+
 
 def isolate(bridge: str, internal: bool = False) -> None:
     """Let nothing pass to a bridge but answers and what is published; if `internal`, nothing in or out at all.
@@ -41,80 +43,99 @@ def masquerade(bridge: str, subnets: Sequence[str]) -> None:
     for subnet in map(_subnet, subnets):
         six = "6" if ":" in subnet else ""
         elements += [(f"subnets{six}", subnet, ""), (f"hairpin{six}", f"{subnet} . {subnet}", "")]
-        _forward(bridge, six)
-    _add(bridge, elements)
+    _add(bridge, elements, forwarded=subnets)
 
 
 def publish(bridge: str, ports: Sequence[Port]) -> None:
     """Have what comes for a port of the host go to a container's, for all `ports` at once.
 
     Each is (protocol, host's address, host's port, container's address, container's port); "" or "0.0.0.0" or "::" is
-    every address of the host. Raises OSError: EADDRINUSE (one is another's; none is then published), ValueError.
+    every address of the host. From the host itself they are reached by 127.0.0.1 too; not by ::1, which never leaves
+    the machine. Raises OSError: EADDRINUSE (one leads elsewhere; then none is published); ValueError.
     """
     elements = [_element(port) for port in ports]
     try:
-        _add(bridge, elements)
+        _add(bridge, elements, forwarded=[port[3] for port in ports])
     except FileExistsError:
-        raise OSError(errno.EADDRINUSE, _taken(elements)) from None
-    for six in sorted({"6" if ":" in port[3] else "" for port in ports}):
-        _forward(bridge, six)
+        there = _mapped({where for where, _, _ in elements})
+        told = [f"{key} leads to {there[where, key][0].removeprefix(' : ')} ({there[where, key][1]})"
+                for where, key, value in elements if there.get((where, key), (value,))[0] != value]  # fmt: skip
+        raise OSError(errno.EADDRINUSE, f"published already: {', '.join(told) or 'by somebody who is gone'}") from None
     _forget_direct(ports)
 
 
 def unpublish(ports: Sequence[Port]) -> None:
-    """Undo `publish`, for ports that are and for ports that are not there."""
+    """Undo `publish`; connections by these ports end. Ports that are not there, or lead elsewhere, are no error."""
     elements = [_element(port) for port in ports]
-    try:
-        nftables.run(_lines("delete", [(where, key, "") for where, key, _ in elements], ""))
-    except FileNotFoundError:
-        for where, key, _ in elements:
-            with contextlib.suppress(FileNotFoundError):
-                nftables.run(_lines("delete", [(where, key, "")], ""))
+    there = _mapped({where for where, _, _ in elements})
+    theirs = [(where, key, "") for where, key, value in elements if there.get((where, key), ("",))[0] == value]
+    if theirs:
+        nftables.run(_lines("delete", theirs))
     _forget_translated(ports)
 
 
 def withdraw(bridge: str) -> None:
-    """Take everything of a bridge out of the table, and with the last bridge the table itself."""
-    table = nftables.listing(f"list table {TABLE}")
-    if not table:
-        return
-    theirs, others = [], False
-    found: dict[str, int] = {}
-    for entry in table:
-        for kind in ("set", "map"):
-            if kind in entry:
-                name = entry[kind]["name"]
-                for key, comment, value in _elements(entry[kind].get("elem", [])):
-                    if name == "forwarding":
-                        found[key] = value
-                    elif comment == bridge:
-                        theirs.append((name, key, ""))
-                    elif name == "bridges":
-                        others = True
-    if others:
-        nftables.run(_lines("delete", theirs, ""))
-        return
-    nftables.run(f"delete table {TABLE}")
-    for family, value in found.items():
-        _set(_FORWARDING["6" if family == "ipv6" else ""][1], value)
+    """Take everything of a bridge out of the table, and with the last bridge the table itself.
+
+    What was switched on for the first bridge is switched off then. Nothing happens if the bridge is not there.
+    """
+    theirs, ports, found, others = [], [], [], False
+    for where, key, comment, value in _elements(nftables.listing(f"list table {TABLE}")):
+        if where in ("forwarding", "advised"):
+            found.append((where, key))
+        elif comment == bridge:
+            theirs.append((where, key, ""))
+            if where.startswith("ports"):
+                ports.append(_port(key, value))
+        elif where == "bridges":
+            others = True
+    if theirs and others:
+        nftables.run(_lines("delete", theirs))
+    elif theirs:
+        nftables.run(f"delete table {TABLE}")
+        for where, key in found:
+            with contextlib.suppress(FileNotFoundError):  # a device that is gone
+                if where == "forwarding":
+                    _set(_FORWARDING[key], 0)
+                else:
+                    _set(_ACCEPT_RA.format(key), 1)
+    _forget_translated(ports)
 
 
-def obstacles() -> list[str]:
+def obstacles(bridge: str = "minicontainer0") -> list[str]:
     """A line for each other table that drops what is to be forwarded by default, which our accepting cannot change."""
-    lines = []
+    found = []
     for entry in nftables.listing("list chains"):
         chain = entry.get("chain", {})
         if chain.get("hook") == "forward" and chain.get("policy") == "drop":
-            table = f"{chain['family']} {chain['table']}"
-            lines.append(
-                f"the packet filter's table {table} drops by default what is to be forwarded (chain {chain['name']}): "
-                f"containers reach no other network unless it accepts: nft insert rule {table} {chain['name']} accept"
-            )
-    return lines
+            place = f"{chain['family']} {chain['table']} {chain['name']}"
+            rules = "; ".join(f'insert rule {place} {way} "{bridge}" accept' for way in ("iifname", "oifname"))
+            found.append((f"the packet filter's chain {place}", f"nft '{rules}'"))
+    for program, names in (("iptables-legacy", "ip_tables_names"), ("ip6tables-legacy", "ip6_tables_names")):
+        if _drops_of_old(program, f"/proc/net/{names}"):
+            rules = "; ".join(f"{program} -I FORWARD {way} {bridge} -j ACCEPT" for way in ("-i", "-o"))
+            found.append((f"the packet filter's chain FORWARD ({program})", rules))
+    return [
+        f"{what} drops by default what is to be forwarded: containers reach no other network until it lets them: {how}"
+        for what, how in found
+    ]
+
+
+def _drops_of_old(program: str, names: str) -> bool:
+    """Whether the packet filter that was before nftables, if it is in use, drops what is to be forwarded."""
+    with contextlib.suppress(OSError), open(names) as file:
+        if "filter" in file.read().split():
+            import subprocess
+
+            listed = subprocess.run([program, "-S", "FORWARD"], capture_output=True, text=True, check=False)
+            return "-P FORWARD DROP" in listed.stdout.splitlines()
+    return False
 
 
 def _forget_translated(ports: Sequence[Port]) -> None:
     """Make the kernel forget the connections that came by these ports, or their next packet would still go there."""
+    if not ports:
+        return
     from minicontainer.linux.conntrack import connections, forget
 
     ways = {(protocol, host_port, _address(to), to_port) for protocol, _, host_port, to, to_port in ports}
@@ -164,7 +185,10 @@ add map {TABLE} ports {{ type inet_proto . inet_service : ipv4_addr . inet_servi
 add map {TABLE} ports6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
 add map {TABLE} ports_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
 add map {TABLE} ports6_at {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
-add map {TABLE} forwarding {{ type nf_proto : mark; }}
+
+# What was switched on for us, and was off: forwarding, and, on these devices, the advice of routers beside it.
+add set {TABLE} forwarding {{ type nf_proto; }}
+add set {TABLE} advised {{ type ifname; }}
 
 # Published ports: what is for this host, at such an address or any, goes to a container.
 add chain {TABLE} published
@@ -208,106 +232,135 @@ add rule {TABLE} postrouting oifname != @bridges ip6 saddr @subnets6 masquerade
 """
 
 
-_FORWARDING = {
-    "": ("ipv4", "/proc/sys/net/ipv4/ip_forward"),
-    "6": ("ipv6", "/proc/sys/net/ipv6/conf/all/forwarding"),
-}
+_FORWARDING = {"ipv4": "/proc/sys/net/ipv4/ip_forward", "ipv6": "/proc/sys/net/ipv6/conf/all/forwarding"}
+_ACCEPT_RA = "/proc/sys/net/ipv6/conf/{}/accept_ra"
 
 
-def _forward(bridge: str, six: str) -> None:
-    """Switch forwarding on; what it was is written down in the table first."""
-    family, path = _FORWARDING[six]
-    with open(path) as file:
-        was = file.read().strip()
-    if was == "0":
-        _add(bridge, [("forwarding", family, " : 0")])
-        _set(path, 1)
+def _add(bridge: str, elements: Sequence[Element], forwarded: Sequence[str] = ()) -> None:
+    """Add elements in one transaction, the table too if it is missing, and switch forwarding on.
 
-
-def _add(bridge: str, elements: list[tuple[str, str, str]]) -> None:
-    """Add elements (set, key, value) in one transaction, the table too if it is missing."""
+    `forwarded` are addresses of the families that need it. What is changed of the host is in the table first, so that
+    whoever takes that away, knows.
+    """
     name = _name(bridge)
-    known = [("bridges", f'"{name}"', ""), ("within", f'"{name}" . "{name}"', "")]
-    commands = _lines("add", [*known, *elements], name)
-    while True:
+    known = [("bridges", f'"{name}"', ""), ("within", f'"{name}" . "{name}"', ""), *elements]
+    changes = []
+    for family in sorted({"ipv6" if ":" in address else "ipv4" for address in forwarded}):
+        if _get(_FORWARDING[family]) == 0:
+            known.append(("forwarding", family, ""))
+            changes.append((_FORWARDING[family], 1))
+            for device in _advised() if family == "ipv6" else ():
+                known.append(("advised", f'"{device}"', ""))
+                changes.insert(0, (_ACCEPT_RA.format(device), 2))
+    commands = _lines("add", known, name)
+    try:
+        nftables.run(commands)
+    except FileNotFoundError:
         try:
-            return nftables.run(commands)
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):  # somebody else has made it meanwhile
-                return nftables.run(_rules() + commands)
+            nftables.run(_rules() + commands)
+        except FileExistsError:  # somebody else has made the table meanwhile
+            nftables.run(commands)
+    for path, value in changes:
+        _set(path, value)
 
 
-def _taken(elements: Iterable[tuple[str, str, str]]) -> str:
-    """Which of these ports lead elsewhere, and where to."""
-    told = []
-    for where in {where for where, _, _ in elements}:
-        wanted = {key: value for name, key, value in elements if name == where}
-        for entry in nftables.listing(f"list map {TABLE} {where}"):
-            for key, comment, value in _elements(entry.get("map", {}).get("elem", [])):
-                if key in wanted and wanted[key] != f" : {_text(value)}":
-                    told.append(f"{key} leads to {_text(value)} ({comment})")
-    return f"published already: {', '.join(sorted(told)) or 'by somebody who has just gone'}"
+def _advised() -> list[str]:
+    """The devices by which a router has told of itself: a host that forwards stops listening to it, unless told to.
+
+    ip-sysctl.rst, accept_ra: 1 is "unless forwarding", 2 is "also then".
+    """
+    from minicontainer.linux.netlink import RTPROT_RA, Netlink
+
+    with Netlink() as kernel:
+        routes, names = kernel.routes(), {link.index: link.name for link in kernel.links()}
+    devices = sorted({names[route.index] for route in routes if route.protocol == RTPROT_RA})
+    return [device for device in devices if _get(_ACCEPT_RA.format(device)) == 1]
 
 
-def _lines(verb: str, elements: Iterable[tuple[str, str, str]], comment: str) -> str:
+def _mapped(maps: Collection[str]) -> dict[tuple[str, str], tuple[str, str]]:
+    """What published ports lead to: (map, key) → (value, as in an element; bridge)."""
+    found = {}
+    for where in sorted(maps):
+        for _, key, comment, value in _elements(nftables.listing(f"list map {TABLE} {where}")):
+            found[where, key] = (f" : {value}", comment)
+    return found
+
+
+def _lines(verb: str, elements: Iterable[Element], comment: str = "") -> str:
+    """A command for each element."""
     told = f' comment "{comment}"' if comment else ""
     return "".join(f"{verb} element {TABLE} {where} {{ {key}{told}{value} }}\n" for where, key, value in elements)
 
 
-def _element(port: Port) -> tuple[str, str, str]:
+def _element(port: Port) -> Element:
     """Map, key and value of a published port. Raises ValueError."""
     protocol, host, host_port, container, container_port = port
     if protocol not in ("tcp", "udp", "sctp"):
-        raise ValueError(f'"{protocol}" has no ports to publish: tcp, udp, sctp')
+        raise ValueError(f'"{protocol}" has no ports to publish; tcp, udp and sctp have')
     for number in (host_port, container_port):
         if not 0 < number < 65536:
-            raise ValueError(f"{number} is no port: 1 to 65535")
+            raise ValueError(f"{number} is no port: they go from 1 to 65535")
     six = "6" if ":" in container else ""
-    key = f"{protocol} . {host_port}"
-    where = f"ports{six}"
+    where, key = f"ports{six}", f"{protocol} . {host_port}"
     if host not in ("", "0.0.0.0", "::"):
+        if (":" in host) != (":" in container):
+            raise ValueError(f"{host} and {container} are addresses of different kinds: no port leads across")
         where, key = f"{where}_at", f"{_address(host)} . {key}"
     return where, key, f" : {_address(container)} . {container_port}"
 
 
-def _elements(listed: list[Any]) -> Iterator[tuple[str, str, Any]]:
-    """Key, comment and value of each element, as nft -j lists them."""
-    for element in listed:
-        key, value = element if isinstance(element, list) else (element, None)
-        comment = ""
-        if isinstance(key, dict) and "elem" in key:
-            comment = key["elem"].get("comment", "")
-            key = key["elem"]["val"]
-        yield _text(key), comment, value
+def _port(key: str, value: str) -> Port:
+    """The published port that an element is."""
+    *host, protocol, host_port = key.split(" . ")
+    container, container_port = value.split(" . ")
+    return protocol, host[0] if host else "", int(host_port), container, int(container_port)
 
 
-def _text(key: Any) -> str:
-    if isinstance(key, dict):
-        if "concat" in key:
-            return " . ".join(map(_text, key["concat"]))
-        return f"{key['prefix']['addr']}/{key['prefix']['len']}"
-    return str(key)
+def _elements(listed: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
+    """Set or map, key, comment and value of each element, of what nft -j lists."""
+    for entry in listed:
+        where = entry.get("set") or entry.get("map") or {}
+        for element in where.get("elem", []):
+            key, value = element if isinstance(element, list) else (element, "")
+            told = key.get("elem", {"val": key}) if isinstance(key, dict) else {"val": key}
+            yield where["name"], _text(told["val"]), told.get("comment", ""), _text(value)
+
+
+def _text(value: Any) -> str:
+    """A key or a value as nft's own language has it."""
+    if isinstance(value, dict):
+        if "concat" in value:
+            return " . ".join(map(_text, value["concat"]))
+        return f"{value['prefix']['addr']}/{value['prefix']['len']}"
+    return str(value)
 
 
 def _name(bridge: str) -> str:
-    """A device's name, which nft would take for more than that if it had these signs. Raises ValueError."""
+    """A device's name, in which nft would find nothing of its own. Raises ValueError."""
     if not 0 < len(bridge) < 16 or not set(bridge).isdisjoint(' "*\\/\n\t;{}') or not bridge.isprintable():
         raise ValueError(f'"{bridge}" cannot be the name of a bridge')
     return bridge
 
 
 def _address(text: str) -> str:
+    """An address as the kernel writes it. Raises ValueError."""
     from minicontainer.linux.netlink import format_address, parse_address
 
     return format_address(parse_address(text)[1])
 
 
 def _subnet(text: str) -> str:
+    """The network that ``172.17.0.1/16`` is in. Raises ValueError."""
     from minicontainer.linux.netlink import format_address, parse_network
 
     _, raw, length = parse_network(text)
     keep = (1 << len(raw) * 8) - (1 << len(raw) * 8 - length)
     return f"{format_address((int.from_bytes(raw, 'big') & keep).to_bytes(len(raw), 'big'))}/{length}"
+
+
+def _get(path: str) -> int:
+    with open(path) as file:
+        return int(file.read())
 
 
 def _set(path: str, value: int) -> None:
