@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from minicontainer.network.errors import NetworkError
-from minicontainer.network.host import has_device
+from minicontainer.network.host import belongings, has_device, read_belongings
 from minicontainer.network.store import Endpoint, Network, Records
 from minicontainer.network.wishes import Port
 from minicontainer.record import Record
@@ -47,6 +47,8 @@ def make(records: Records, name: str, steps: Steps) -> Network:
     if not network.device or (network.made and has_device(network.device)):
         return network
     network = network.replace(made=True)
+    if network.driver == "physical":
+        network = network.replace(belongings=belongings(network.parent), moved=False)
     records.write(network)
     try:
         addresses = [f"{gateway}/{subnet.partition('/')[2]}"
@@ -54,6 +56,8 @@ def make(records: Records, name: str, steps: Steps) -> Network:
         if network.driver == "physical":
             steps.create_bridge(network.device, (), network.mtu)
             steps.attach_nic(network.device, network.parent)
+            network = network.replace(moved=True)
+            records.write(network)
         else:
             steps.create_bridge(network.device, addresses, network.mtu)
             if network.internal:
@@ -70,15 +74,16 @@ def make(records: Records, name: str, steps: Steps) -> Network:
 
 def unmake(network: Network, steps: Steps) -> None:
     """Remove it; what is not there is as good."""
-    if network.driver == "physical" and has_device(network.device) and has_device(network.parent):
-        try:
+    whole = network.driver != "physical"
+    if not whole and has_device(network.device) and has_device(network.parent):
+        with contextlib.suppress(FileNotFoundError):  # it is no port (any more): somebody was killed half-way
             steps.detach_nic(network.device, network.parent)
-        except FileNotFoundError:  # it is no port, but the bridge may have its addresses: somebody was killed half-way
-            steps.attach_nic(network.device, network.parent)
-            steps.detach_nic(network.device, network.parent)
+            whole = network.moved
     if network.device:
         steps.withdraw(network.device)
         steps.remove_bridge(network.device)
+    if not whole and network.belongings and has_device(network.parent):
+        steps.restore_nic(network.parent, *read_belongings(network.belongings))
 
 
 def publish(records: Records, steps: Steps, endpoint: Endpoint, published: Sequence[Port]) -> None:

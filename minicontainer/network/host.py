@@ -6,9 +6,14 @@ import contextlib
 from _socket import if_nametoindex
 from collections.abc import Iterable
 
-from minicontainer.linux.netlink import Netlink
+from minicontainer.linux.netlink import RT_SCOPE_UNIVERSE, RTPROT_KERNEL, Address, Netlink
+from minicontainer.linux.netlink import Route as Hop
 from minicontainer.network.addresses import Subnet, read_subnet
 from minicontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Route(Record):
@@ -63,6 +68,30 @@ def own_addresses() -> list[str]:
     """Every address that the host itself has."""
     with Netlink() as netlink:
         return [address.address.partition("/")[0] for address in netlink.addresses()]
+
+
+def belongings(device: str) -> tuple[tuple[tuple[Any, ...], ...], tuple[tuple[Any, ...], ...]]:
+    """The addresses of a device, and the routes through it that are not made with them, to be written down."""
+    with Netlink() as netlink:
+        index = netlink.link(device).index
+        addresses = [one for one in netlink.addresses(index) if one.scope == RT_SCOPE_UNIVERSE]
+        routes = [one for one in netlink.routes() if one.index == index and one.protocol != RTPROT_KERNEL]
+    return (
+        tuple((one.index, one.address, one.scope, one.flags, one.message.hex()) for one in addresses),
+        tuple((one.destination, one.gateway, one.index, one.table, one.protocol, one.source, one.metric,
+               one.message.hex()) for one in routes),
+    )  # fmt: skip
+
+
+def read_belongings(
+    written: tuple[tuple[tuple[Any, ...], ...], tuple[tuple[Any, ...], ...]],
+) -> tuple[list[Address], list[Hop]]:
+    """Addresses and routes out of what `belongings` has written."""
+    addresses, routes = written
+    return (
+        [Address(*fields, bytes.fromhex(message)) for *fields, message in addresses],
+        [Hop(*fields, bytes.fromhex(message)) for *fields, message in routes],
+    )
 
 
 def traffic(interfaces: Iterable[str]) -> dict[str, tuple[int, int]]:

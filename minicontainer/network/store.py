@@ -62,6 +62,10 @@ class Network(Record):
     """Nobody asked for it: it goes with its last container."""
     made: bool = False
     """Whether the host has, or may have, something of it."""
+    belongings: tuple[Any, ...] = ()
+    """Addresses and routes that `parent` had before it became a port of the bridge."""
+    moved: bool = False
+    """Whether all of them have reached the bridge."""
     created: float = 0.0
 
     @classmethod

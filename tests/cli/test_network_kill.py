@@ -116,3 +116,29 @@ def test_of_the_one_who_takes_down(on: Command, host: Host) -> None:
         bury_the_dead()
         assert "minicontainer0" in looks(host)
         is_clean(on, host, before, "kill -9 of the keeper")
+
+
+def test_of_a_card_of_the_host(on: Command, host: Host, internet: Host, tmp_path: Path) -> None:
+    """Whose address and routes are on their way to the bridge, or back: none of them may get lost."""
+
+    def whole() -> str:
+        return host.shell("ip -o -4 address show uplink; ip route; ip -o link | cut -d: -f2; nft list tables")
+
+    words = ["network", "create", "-d", "physical", "-o", "parent=uplink", "--ip-range", "198.51.100.128/25", "lan"]
+    assert on(*words).returncode == 0
+    before, kills = whole(), 0
+    for command in (on.line("run", "--rm", "--network", "lan", "busybox", "true"), on.line("system", "repair")):
+        if "repair" in command:
+            on("run", "--rm", "--network", "lan", "busybox", "true")
+        calls = [
+            call for call in every(command, tmp_path / "calls") if call[0] in ("sendto", "sendmsg", "write", "rename")
+        ]
+        on("system", "repair")
+        for call, when in calls[:: max(1, len(calls) // 24)]:
+            if "repair" in command:
+                on("run", "--rm", "--network", "lan", "busybox", "true")
+            kills += killed(command, call, when)
+            done = on("system", "repair")
+            assert (done.returncode, done.stderr) == (0, ""), f"kill -9 at {call} number {when}"
+            assert whole() == before, f"kill -9 at {call} number {when}: {done.stdout}"
+    assert kills >= 20, f"only {kills} kills: this tests nothing"
