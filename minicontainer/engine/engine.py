@@ -90,8 +90,8 @@ class Engine:
     ) -> Result:
         """Create a container, start it, wait until it has ended and (unless ``remove=False``) remove it.
 
-        `options` are fields of Config: name, hostname, env, terminal, limits…, and `network` for a single network by its
-        name: "bridge", "none", "host". `capture` returns what the program wrote.
+        `options` are fields of Config: name, hostname, env, terminal, limits…, and `network`: a single one by its name,
+        "bridge", "none", "host". `capture` returns what the program wrote.
         Raises EngineError, StartError, Interrupted; the container is gone then.
         """
         config = self._create(image, args, **{"remove": True, **options})

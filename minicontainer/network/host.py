@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from _socket import if_nametoindex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from minicontainer.linux.netlink import RT_SCOPE_UNIVERSE, RTPROT_KERNEL, Address, Netlink
 from minicontainer.linux.netlink import Route as Hop
@@ -70,28 +70,24 @@ def own_addresses() -> list[str]:
         return [address.address.partition("/")[0] for address in netlink.addresses()]
 
 
-def belongings(device: str) -> tuple[tuple[tuple[Any, ...], ...], tuple[tuple[Any, ...], ...]]:
-    """The addresses of a device, and the routes through it that are not made with them, to be written down."""
+def belongings(device: str) -> dict[str, Any]:
+    """The addresses of a device, and the routes through it that do not come with them, to be written down."""
     with Netlink() as netlink:
         index = netlink.link(device).index
         addresses = [one for one in netlink.addresses(index) if one.scope == RT_SCOPE_UNIVERSE]
         routes = [one for one in netlink.routes() if one.index == index and one.protocol != RTPROT_KERNEL]
-    return (
-        tuple((one.index, one.address, one.scope, one.flags, one.message.hex()) for one in addresses),
-        tuple((one.destination, one.gateway, one.index, one.table, one.protocol, one.source, one.metric,
-               one.message.hex()) for one in routes),
-    )  # fmt: skip
+    return {
+        "addresses": [{**one.asdict(), "message": one.message.hex()} for one in addresses],
+        "routes": [{**one.asdict(), "message": one.message.hex()} for one in routes],
+    }
 
 
-def read_belongings(
-    written: tuple[tuple[tuple[Any, ...], ...], tuple[tuple[Any, ...], ...]],
-) -> tuple[list[Address], list[Hop]]:
+def read_belongings(written: Mapping[str, Any]) -> tuple[list[Address], list[Hop]]:
     """Addresses and routes out of what `belongings` has written."""
-    addresses, routes = written
-    return (
-        [Address(*fields, bytes.fromhex(message)) for *fields, message in addresses],
-        [Hop(*fields, bytes.fromhex(message)) for *fields, message in routes],
+    addresses, routes = (
+        [{**one, "message": bytes.fromhex(one["message"])} for one in written[kind]] for kind in ("addresses", "routes")
     )
+    return [Address(**one) for one in addresses], [Hop(**one) for one in routes]
 
 
 def traffic(interfaces: Iterable[str]) -> dict[str, tuple[int, int]]:

@@ -16,7 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from minicontainer.network.errors import NetworkError
 from minicontainer.network.wishes import Port, is_name
@@ -62,7 +62,7 @@ class Network(Record):
     """Nobody asked for it: it goes with its last container."""
     made: bool = False
     """Whether the host has, or may have, something of it."""
-    belongings: tuple[Any, ...] = ()
+    belongings: Mapping[str, Any] | None = None
     """Addresses and routes that `parent` had before it became a port of the bridge."""
     moved: bool = False
     """Whether all of them have reached the bridge."""
