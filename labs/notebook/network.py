@@ -81,7 +81,10 @@ def journey(kind: str, mine: bool = False) -> Journey:
     with tempfile.TemporaryDirectory(prefix="journey-") as directory:
         submission = session.write(Path(directory, "session.ipynb")) if mine else Path("-")
         command = ["unshare", *EVERYTHING, sys.executable, "-m", "labs.notebook.network", kind, str(submission)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, env=environment
+        )
     if done.returncode:
         raise RuntimeError(f"no network could be made: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
     told = json.loads(done.stdout)

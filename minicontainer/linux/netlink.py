@@ -41,6 +41,7 @@ NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_CAPPED = 0x100  # in an answer
@@ -77,8 +78,7 @@ IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
 IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
-IFLA_MACVLAN_MODE = 1
-IFLA_IPVLAN_MODE = 1
+IFLA_VLAN_MODE = 1  # IFLA_MACVLAN_MODE and IFLA_IPVLAN_MODE
 RTEXT_FILTER_SKIP_STATS = 0x8
 
 IFA_ADDRESS = 1
@@ -270,10 +270,32 @@ class Netlink:
 
     # What is to be
 
+    def add_link(
+        self,
+        kind: str,
+        name: str,
+        data: bytes = b"",
+        *,
+        parent: int | None = None,
+        master: int | None = None,
+        namespace: int | None = None,
+        mtu: int | None = None,
+        mac: str | None = None,
+    ) -> None:
+        """Make a device of any kind that the kernel has, switched off, in this namespace or another one.
+
+        `data` are the attributes that only this kind has, `parent` the number of the device that it sits on, `master`
+        that of the bridge which it becomes a port of. Raises OSError: EEXIST, EOPNOTSUPP (no such kind), EPERM.
+        """
+        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name)
+        body += _properties(mtu=mtu, mac=mac, master=master, parent=parent, namespace=namespace)
+        info = attribute(IFLA_INFO_KIND, kind.encode()) + (attribute(IFLA_INFO_DATA, data) if data else b"")
+        body += attribute(IFLA_LINKINFO, info)
+        self.ask(Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f'make {kind} "{name}"'))
+
     def add_bridge(self, name: str, mtu: int | None = None, mac: str | None = None) -> None:
         """Make a bridge, a switch in the kernel, switched off. Raises OSError: EEXIST, EPERM (CAP_NET_ADMIN)."""
-        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name) + _properties(mtu=mtu, mac=mac)
-        self.ask(_new_link(body + _kind("bridge"), f'make bridge "{name}"'))
+        self.add_link("bridge", name, mtu=mtu, mac=mac)
 
     def add_veth(
         self,
@@ -288,10 +310,15 @@ class Netlink:
 
         `mac` is the peer's. Both are switched off. Raises OSError: EEXIST (either name), EPERM.
         """
-        their = _properties(mtu=mtu, mac=mac) + attribute(IFLA_NET_NS_FD, _NUMBER.pack(namespace))
-        their = attribute(VETH_INFO_PEER, _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(peer) + their)
-        ours = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name) + _properties(mtu=mtu, master=master)
-        self.ask(_new_link(ours + _kind("veth", their), f'make veth "{name}" with "{peer}"'))
+        their = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(peer) + _properties(mtu=mtu, mac=mac, namespace=namespace)
+        try:
+            self.add_link("veth", name, attribute(VETH_INFO_PEER, their), mtu=mtu, master=master)
+        except FileExistsError as error:
+            taken = f'there is a "{peer}" in the other namespace'
+            with contextlib.suppress(OSError):
+                self.index(name)
+                taken = f'there is a "{name}" here'
+            raise OSError(error.errno, f"{error.strerror}: {taken}") from None
 
     def add_virtual(
         self,
@@ -308,14 +335,11 @@ class Netlink:
         Raises OSError: EOPNOTSUPP (not in this kernel), EBUSY (the parent is a port of a bridge), EEXIST, EPERM.
         ValueError: no such mode.
         """
-        modes, number = (MACVLAN_MODES, _NUMBER) if kind == "macvlan" else (IPVLAN_MODES, struct.Struct("=H"))
+        modes, number = (MACVLAN_MODES, "=I") if kind == "macvlan" else (IPVLAN_MODES, "=H")
         if mode not in modes:
             raise ValueError(f'{kind} has no mode "{mode}"; it has {", ".join(modes)}')
-        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name) + _properties(mtu=mtu, mac=mac)
-        body += attribute(IFLA_LINK, _NUMBER.pack(parent))
-        if namespace is not None:
-            body += attribute(IFLA_NET_NS_FD, _NUMBER.pack(namespace))
-        self.ask(_new_link(body + _kind(kind, attribute(1, number.pack(modes[mode]))), f'make {kind} "{name}"'))
+        data = attribute(IFLA_VLAN_MODE, struct.pack(number, modes[mode]))
+        self.add_link(kind, name, data, parent=parent, namespace=namespace, mtu=mtu, mac=mac)
 
     def set_link(
         self,
@@ -385,20 +409,18 @@ def moved_address(address: Address, index: int) -> Request:
         kept[IFA_FLAGS] = _NUMBER.pack(address.flags & ~IFA_F_TENTATIVE | IFA_F_NODAD)
     body = _ADDRESS.pack(family, prefix, flags & ~IFA_F_TENTATIVE, scope, index)
     body += b"".join(attribute(number, value) for number, value in kept.items())
-    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"move the address {address.address}")
+    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, f"move the address {address.address}")
 
 
-def moved_route(route: Route, index: int, remove: bool = False) -> Request:
-    """A request for a route like another, through device number `index`; or to remove it there."""
+def moved_route(route: Route, index: int) -> Request:
+    """A request that has a route lead through device number `index` from now on, in the place of the one there is."""
     *header, flags = _ROUTE.unpack_from(route.message)
     kept = attributes(route.message, _ROUTE.size)
     kept.pop(RTA_CACHEINFO, None)
     kept[RTA_OIF] = _NUMBER.pack(index)
     body = _ROUTE.pack(*header, flags & RTNH_F_ONLINK)
     body += b"".join(attribute(number, value) for number, value in kept.items())
-    if remove:
-        return Request(RTM_DELROUTE, 0, body, f"remove the route to {route.destination}")
-    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"move the route to {route.destination}")
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"move the route to {route.destination}")
 
 
 def question(name: str, counters: bool = False) -> Request:
@@ -422,9 +444,7 @@ def change_link(
     """A request that changes a device, found by its name, or by its number where the name is what changes."""
     flags, mask = (IFF_UP if up else 0), (IFF_UP if up is not None else 0)
     body = _LINK.pack(AF_UNSPEC, 0, index, flags, mask) + _name(new_name or name)
-    body += _properties(mtu=mtu, mac=mac, master=master)
-    if namespace is not None:
-        body += attribute(IFLA_NET_NS_FD, _NUMBER.pack(namespace))
+    body += _properties(mtu=mtu, mac=mac, master=master, namespace=namespace)
     if hairpin is not None:
         port = attribute(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, bytes([hairpin])))
         body += attribute(IFLA_LINKINFO, attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0") + port)
@@ -573,15 +593,17 @@ def _interface(name: str) -> bytes:
     return raw
 
 
-def _properties(mtu: int | None = None, mac: str | None = None, master: int | None = None) -> bytes:
-    result = b""
-    if mtu is not None:
-        result += attribute(IFLA_MTU, _NUMBER.pack(mtu))
-    if mac is not None:
-        result += attribute(IFLA_ADDRESS, _mac(mac))
-    if master is not None:
-        result += attribute(IFLA_MASTER, _NUMBER.pack(master))
-    return result
+def _properties(
+    mtu: int | None = None,
+    mac: str | None = None,
+    master: int | None = None,
+    parent: int | None = None,
+    namespace: int | None = None,
+) -> bytes:
+    """The attributes of a device that are given."""
+    numbers = ((IFLA_MTU, mtu), (IFLA_LINK, parent), (IFLA_MASTER, master), (IFLA_NET_NS_FD, namespace))
+    result = attribute(IFLA_ADDRESS, _mac(mac)) if mac is not None else b""
+    return result + b"".join(attribute(key, _NUMBER.pack(value)) for key, value in numbers if value is not None)
 
 
 def _mac(text: str) -> bytes:
@@ -595,15 +617,6 @@ def _mac(text: str) -> bytes:
     if raw[0] & 1:
         raise ValueError(f"{text} is the MAC address of a group (its first byte is odd): no device can have it")
     return raw
-
-
-def _kind(kind: str, data: bytes = b"") -> bytes:
-    info = attribute(IFLA_INFO_KIND, kind.encode())
-    return attribute(IFLA_LINKINFO, info + (attribute(IFLA_INFO_DATA, data) if data else b""))
-
-
-def _new_link(body: bytes, told: str) -> Request:
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, told)
 
 
 def _route_body(index: int, destination: str, gateway: str | None) -> tuple[bytes, str]:

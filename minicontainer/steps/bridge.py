@@ -44,7 +44,7 @@ def create_bridge(name: str, addresses: Sequence[str] = (), mtu: int | None = No
     with Netlink() as kernel:
         kernel.add_bridge(name, mtu, mac or _random_mac())
         with _undone(kernel, name):
-            _settle(name, any(":" in address for address in addresses), route_localnet=1)
+            _settle(name, any(":" in address for address in addresses))
             for address in addresses:
                 kernel.add_address(name, address)
             kernel.set_link(name, up=True)
@@ -167,12 +167,13 @@ def attach_nic(bridge: str, nic: str) -> list[str]:
 def detach_nic(bridge: str, nic: str, addresses: Sequence[str] | None = None) -> None:
     """Undo `attach_nic`: `addresses`, or all that the bridge has, go back to the card, and the routes that need them.
 
-    Raises OSError, ValueError; everything is as before then.
+    Also where `attach_nic` was killed on its way. Nothing happens if the card is no port of the bridge. Raises OSError,
+    ValueError; everything is as before then.
     """
     with Netlink() as kernel, contextlib.ExitStack() as back:
         card, switch = kernel.link(nic), kernel.link(bridge)
         if card.master != switch.index:
-            raise OSError(errno.ENOENT, f'"{nic}" is no port of "{bridge}"')
+            return
         kernel.set_link(nic, master=0, up=True)
         back.callback(kernel.set_link, nic, master=switch.index)
         _move(kernel, switch.index, card.index, addresses, back)
@@ -198,25 +199,25 @@ def restore_nic(nic: str, addresses: Sequence[Address], routes: Sequence[Route])
 def _move(
     kernel: Netlink, source: int, target: int, addresses: Sequence[str] | None, back: contextlib.ExitStack
 ) -> list[str]:
-    """Move addresses of a device, and the routes through it that go with the last of them, to another."""
+    """Move addresses of a device, and the routes through it that need them, to another.
+
+    At every moment one of the two has them: whoever is killed in between leaves a host that can still be reached.
+    """
     found = [known for known in kernel.addresses(source) if known.scope == RT_SCOPE_UNIVERSE]
     wanted = [known for known in found if addresses is None or known.address in addresses]
     routes = [known for known in kernel.routes() if known.index == source and known.protocol != RTPROT_KERNEL]
     if addresses is not None:
         routes = [route for route in routes if any(_leads(known.address, route.gateway) for known in wanted)]
     routes.sort(key=lambda route: route.gateway != "")  # a gateway must be reached by then
-    for route in reversed(routes):
-        kernel.ask(moved_route(route, source, remove=True))
-        back.callback(kernel.ask, moved_route(route, source))
-    for known in reversed(wanted):  # the first of a subnet would take the others with it
-        kernel.ask(no_address(source, known.address))
-        back.callback(kernel.ask, moved_address(known, source))
     for known in wanted:
         kernel.ask(moved_address(known, target))
         back.callback(kernel.ask, no_address(target, known.address))
     for route in routes:
         kernel.ask(moved_route(route, target))
-        back.callback(kernel.ask, moved_route(route, target, remove=True))
+        back.callback(kernel.ask, moved_route(route, source))
+    for known in reversed(wanted):  # the first of a subnet would take the others with it
+        kernel.ask(no_address(source, known.address))
+        back.callback(kernel.ask, moved_address(known, source))
     return [known.address for known in wanted]
 
 
@@ -265,17 +266,15 @@ def _frames_are_filtered() -> bool:
         return False
 
 
-def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
+def _settle(name: str, ipv6: bool) -> None:
     """Settings of a device: no IPv6 where it has no use; where it has, no advice from whoever calls itself a router.
 
-    A container could (CVE-2020-10749). `route_localnet` lets what the host sends from 127.0.0.1 out through it.
+    A container could (CVE-2020-10749).
     """
     with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
         _set(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", not ipv6)
         if ipv6:
             _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", 0)
-    if route_localnet:
-        _set(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", 1)
 
 
 def _get(path: str) -> int:

@@ -61,6 +61,8 @@ def publish(bridge: str, ports: Sequence[Port]) -> None:
         told = [f"{key} leads to {there[where, key][0].removeprefix(' : ')} ({there[where, key][1]})"
                 for where, key, value in elements if there.get((where, key), (value,))[0] != value]  # fmt: skip
         raise OSError(errno.EADDRINUSE, f"published already: {', '.join(told) or 'by somebody who is gone'}") from None
+    if any(":" not in port[3] for port in ports):
+        _set(_ROUTE_LOCALNET.format(bridge), 1)  # what says that it comes from 127.0.0.1 may leave by the bridge
     _forget_direct(ports)
 
 
@@ -89,6 +91,9 @@ def withdraw(bridge: str) -> None:
                 ports.append(_port(key, value))
         elif where == "bridges":
             others = True
+    if theirs:
+        with contextlib.suppress(FileNotFoundError):  # the bridge has gone before
+            _set(_ROUTE_LOCALNET.format(bridge), 0)  # as long as there are rules that see to what it lets in
     if theirs and others:
         nftables.run(_lines("delete", theirs))
     elif theirs:
@@ -234,6 +239,7 @@ add rule {TABLE} postrouting oifname != @bridges ip6 saddr @subnets6 masquerade
 
 _FORWARDING = {"ipv4": "/proc/sys/net/ipv4/ip_forward", "ipv6": "/proc/sys/net/ipv6/conf/all/forwarding"}
 _ACCEPT_RA = "/proc/sys/net/ipv6/conf/{}/accept_ra"
+_ROUTE_LOCALNET = "/proc/sys/net/ipv4/conf/{}/route_localnet"
 
 
 def _add(bridge: str, elements: Sequence[Element], forwarded: Sequence[str] = ()) -> None:
@@ -246,7 +252,11 @@ def _add(bridge: str, elements: Sequence[Element], forwarded: Sequence[str] = ()
     known = [("bridges", f'"{name}"', ""), ("within", f'"{name}" . "{name}"', ""), *elements]
     changes = []
     for family in sorted({"ipv6" if ":" in address else "ipv4" for address in forwarded}):
-        if _get(_FORWARDING[family]) == 0:
+        try:
+            was = _get(_FORWARDING[family])
+        except FileNotFoundError:
+            raise OSError(errno.EAFNOSUPPORT, f"this host has no {family}: {_FORWARDING[family]} is missing") from None
+        if was == 0:
             known.append(("forwarding", family, ""))
             changes.append((_FORWARDING[family], 1))
             for device in _advised() if family == "ipv6" else ():

@@ -170,6 +170,7 @@ def test_a_container_does_not_reach_the_hosts_loopback(world: World) -> None:
     """Though packets for 127.0.0.1 may be routed from and to the bridge (CVE-2020-8558)."""
     network(world)
     node = container(world)
+    publish("br0", [("tcp", "127.0.0.1", 8080, "172.17.0.2", 80)])
     node.run("sysctl", "-q", "net.ipv4.conf.eth0.route_localnet=1")
     node.run("ip", "rule", "add", "pref", "0", "to", "127.0.0.1", "ipproto", "tcp", "dport", "81", "lookup", "7")
     node.run("ip", "rule", "del", "pref", "0", "lookup", "local")
@@ -180,6 +181,18 @@ def test_a_container_does_not_reach_the_hosts_loopback(world: World) -> None:
         assert node.is_kept_from("127.0.0.1", 81)
         run("nft", "delete", "table", "inet", "minicontainer")
         assert node.reaches("127.0.0.1", 81)  # so it was the rule that kept it out
+
+
+def test_only_a_bridge_with_ports_routes_to_the_loopback(world: World) -> None:
+    network(world)
+    setting = "net/ipv4/conf/br0/route_localnet"
+    assert read(setting) == "0"
+    publish("br0", [("tcp", "::", 8080, "fd00:17::2", 80)])
+    assert read(setting) == "0"
+    publish("br0", [("tcp", "127.0.0.1", 8080, "172.17.0.2", 80)])
+    assert read(setting) == "1"
+    withdraw("br0")
+    assert read(setting) == "0"
 
 
 def test_an_internal_network(world: World) -> None:
