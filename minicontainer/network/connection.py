@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from minicontainer.network.errors import NetworkError
-from minicontainer.network.host import belongings, has_device, read_belongings
+from minicontainer.network.host import belongings, has_device, is_port, read_belongings
 from minicontainer.network.store import Endpoint, Network, Records
 from minicontainer.network.wishes import Port
 from minicontainer.record import Record
@@ -75,10 +75,9 @@ def make(records: Records, name: str, steps: Steps) -> Network:
 def unmake(network: Network, steps: Steps) -> None:
     """Remove it; what is not there is as good."""
     whole = network.driver != "physical"
-    if not whole and has_device(network.device) and has_device(network.parent):
-        with contextlib.suppress(FileNotFoundError):  # it is no port (any more): somebody was killed half-way
-            steps.detach_nic(network.device, network.parent)
-            whole = network.moved
+    if not whole and is_port(network.parent, network.device):  # if not, somebody was killed half-way
+        steps.detach_nic(network.device, network.parent)
+        whole = network.moved
     if network.device:
         steps.withdraw(network.device)
         steps.remove_bridge(network.device)

@@ -38,6 +38,13 @@ def has_device(name: str) -> bool:
     return bool(name)
 
 
+def is_port(device: str, bridge: str) -> bool:
+    """Whether a device is a port of that bridge."""
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        return netlink.link(device).master == netlink.link(bridge).index
+    return False
+
+
 def taken_subnets() -> list[Route]:
     """Where the host's packets go, but for the default route and its own loopback."""
     found = []

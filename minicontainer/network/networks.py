@@ -134,8 +134,9 @@ class Networks:
     def obstacles(self, endpoints: Sequence[Endpoint]) -> list[str]:
         """What of the host's is in the way of networks that are about to be made: other people's rules. A line each."""
         found = [self.records.find(endpoint.network) for endpoint in endpoints]
-        if any(network and network.driver == "bridge" and not (network.made or network.internal) for network in found):
-            return list(self.steps.obstacles())
+        for network in found:
+            if network and network.driver == "bridge" and not (network.made or network.internal):
+                return list(self.steps.obstacles(network.device))
         return []
 
     def leave(self, container: str, name: str | None = None) -> None:
