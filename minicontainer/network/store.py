@@ -119,6 +119,8 @@ class Records:
         self.root = f"{root}/networks"
         self._containers = f"{root}/containers"
         self._held = 0
+        self._known: dict[str, tuple[list[Endpoint], dict[str, str]]] = {}
+        """What endpoints.json says, by network, while we hold the lock and nobody else writes."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -150,6 +152,7 @@ class Records:
             yield
         finally:
             self._held = 0
+            self._known.clear()
             for fd in reversed(held):
                 os.close(fd)
 
@@ -183,6 +186,7 @@ class Records:
         for file in ("network.json", *_listed(directory)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{directory}/{file}")
+        self._known.pop(name, None)
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(directory)
 
@@ -240,6 +244,7 @@ class Records:
         """Write down who is on a network, and what its name server is to answer."""
         given = self.last_given(name) if given is None else given
         text = json.dumps({"endpoints": [endpoint.asdict() for endpoint in endpoints], "given": given})
+        self._known.pop(name, None)
         _replace(f"{self.directory(name)}/endpoints.json", text)
         names: dict[str, list[str]] = {}
         for endpoint in endpoints:
@@ -254,11 +259,17 @@ class Records:
         return [one for one in everybody if one.container == container and not one.gone]
 
     def _endpoints(self, name: str) -> tuple[list[Endpoint], dict[str, str]]:
-        try:
-            data = json.loads(_read(f"{self.directory(name)}/endpoints.json"))
-        except FileNotFoundError:
-            return [], {}
-        return [Endpoint.of(one) for one in data["endpoints"]], data["given"]
+        if name not in self._known:
+            try:
+                data = json.loads(_read(f"{self.directory(name)}/endpoints.json"))
+                found = [Endpoint.of(one) for one in data["endpoints"]], data["given"]
+            except FileNotFoundError:
+                found = [], {}
+            if not self._held:
+                return found
+            self._known[name] = found
+        endpoints, given = self._known[name]
+        return list(endpoints), dict(given)
 
 
 def _listed(directory: str) -> list[str]:
