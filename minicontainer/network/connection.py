@@ -60,16 +60,21 @@ def make(records: Records, name: str, steps: Steps) -> Network:
             records.write(network)
         else:
             steps.create_bridge(network.device, addresses, network.mtu)
-            if network.internal:
-                steps.isolate(network.device, internal=True)
-            else:
-                steps.masquerade(network.device, network.subnets)
+            set_rules(network, steps)
     except BaseException:
         with contextlib.suppress(OSError):
             unmake(network, steps)
         records.write(network.replace(made=False))
         raise
     return network
+
+
+def set_rules(network: Network, steps: Steps) -> None:
+    """Say what may get in and out; what is said already is as good."""
+    if network.internal:
+        steps.isolate(network.device, internal=True)
+    elif network.driver == "bridge":
+        steps.masquerade(network.device, network.subnets)
 
 
 def unmake(network: Network, steps: Steps) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from minicontainer.network import planning, ports
 from minicontainer.network.addresses import mac_of
-from minicontainer.network.connection import establish, publish, rules, unmake
+from minicontainer.network.connection import establish, publish, rules, set_rules, unmake
 from minicontainer.network.errors import NetworkError
 from minicontainer.network.host import traffic
 from minicontainer.network.store import DEFAULT, PREDEFINED, Endpoint, Network, Records
@@ -261,7 +261,12 @@ class Networks:
             for network in self.records.all():
                 for endpoint in self._bury_the_dead(network):
                     done.append(f'the end of network "{network.name}" in container "{endpoint.name}", which has ended')
-                if self.records.endpoints(network.name) or not (network.made or network.automatic):
+                left = self.records.endpoints(network.name)
+                if left and network.made and network.device:
+                    set_rules(network, self.steps)  # somebody may have flushed the ruleset, with ours
+                    for endpoint in left:
+                        publish(self.records, self.steps, endpoint, endpoint.ports)
+                if left or not (network.made or network.automatic):
                     continue
                 self._take_down(network)
                 done.append(f'network "{network.name}" is taken down: no container is on it')

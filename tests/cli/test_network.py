@@ -428,6 +428,22 @@ def test_beside_the_rules_of_others(
     assert internet.ask("tcp", "198.51.100.2", 8080) == "one 198.51.100.1"
 
 
+def test_repair_brings_rules_back_that_somebody_has_flushed(
+    on: Command, up: Callable[..., Any], host: Host, internet: Host, inside: Inside
+) -> None:
+    """As a firewall's scripts do when they are loaded anew."""
+    internet.serve("tcp", "198.51.100.1", 80, "outside")
+    up("one", "-p", "0.0.0.0:8080:80")
+    inside("one").serve("tcp", "0.0.0.0", 80, "one")
+    forward = host("cat", "/proc/sys/net/ipv4/ip_forward")
+    host.shell("nft flush ruleset; echo 0 >/proc/sys/net/ipv4/ip_forward")
+    assert "one" not in internet.ask("tcp", "198.51.100.2", 8080, NEVER)
+    good(on("system", "repair"))
+    assert internet.ask("tcp", "198.51.100.2", 8080) == "one 198.51.100.1"
+    assert inside("one").ask("tcp", "198.51.100.1", 80) == "outside 198.51.100.2"
+    assert host("cat", "/proc/sys/net/ipv4/ip_forward") == forward
+
+
 # What cannot be
 
 

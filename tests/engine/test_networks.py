@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from minicontainer.engine.engine import Engine
 from minicontainer.engine.store import Config
 from minicontainer.network.wishes import Attachment, Port
+from minicontainer.runtime.errors import StartError
+from minicontainer.steps import Steps
 from tests.command import Command, needs_root, wait_until
 from tests.neighbourhood import Host
 
@@ -72,6 +77,39 @@ def test_without_a_network_nothing_of_networks_is_imported(minicontainer: Comman
     assert code == 0
     assert not [name for name in modules if "minicontainer.network" in name or "netlink" in name or "nft" in name]
     assert not (minicontainer.root / "networks").exists()
+
+
+@pytest.mark.parametrize("step", ["create_bridge", "masquerade", "connect", "publish"])
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_step_that_fails_leaves_nothing_half_made(host: Host, state_root: Path, step: str, detached: bool) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "the kernel has no more of it")
+
+    engine = Engine(state_root)
+    engine._steps = engine._steps.replace(**{step: fail})
+    run = engine.run_detached if detached else engine.run
+    with host.entered(), pytest.raises(StartError, match="the kernel has no more of it"):
+        run("busybox", ["true"], networks=BRIDGE, ports=(Port(80, 8080),))
+    assert engine.containers() == []
+    assert engine.networks().records.of_container("") == []
+    with host.entered():
+        engine.networks().prune()
+        assert host.is_as_before()
+        engine._steps = Steps()
+        assert engine.run("busybox", ["true"], networks=BRIDGE, ports=(Port(80, 8080),)).status == 0
+
+
+def test_what_was_written_before_a_reboot_is_made_again(host: Host, state_root: Path) -> None:
+    """The state directory says that there is a bridge, and there is none: as after a power failure."""
+    engine = Engine(state_root)
+    with host.entered():
+        engine.run("busybox", ["true"], networks=BRIDGE)
+        network = engine.networks().find("bridge")
+        host.shell(f"ip link delete {network.device}; nft delete table inet minicontainer;"
+                   "echo 0 >/proc/sys/net/ipv4/ip_forward")  # fmt: skip
+        done = engine.run("busybox", ["ping", "-c", "1", "-W", "5", "172.17.0.1"], networks=BRIDGE, capture=True)
+        assert done.status == 0, done.stdout
+        assert "masquerade" in host("nft", "list", "table", "inet", "minicontainer")
 
 
 def test_removal_does_not_wait_for_the_device(host: Host, state_root: Path) -> None:
