@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from minicontainer.linux import nftables
@@ -51,9 +52,12 @@ def publish(bridge: str, ports: Sequence[Port]) -> None:
 
     Each is (protocol, host's address, host's port, container's address, container's port); "" or "0.0.0.0" or "::" is
     every address of the host. From the host itself they are reached by 127.0.0.1 too; not by ::1, which never leaves
-    the machine. Raises OSError: EADDRINUSE (one leads elsewhere; then none is published); ValueError.
+    the machine. None is published if one cannot be. Raises OSError: EADDRINUSE (it leads elsewhere), ENODEV (no such
+    bridge); ValueError.
     """
     elements = [_element(port) for port in ports]
+    if not os.path.exists(_ROUTE_LOCALNET.format(_name(bridge))):
+        raise OSError(errno.ENODEV, f'no bridge is called "{bridge}" here')
     try:
         _add(bridge, elements, forwarded=[port[3] for port in ports])
     except FileExistsError:

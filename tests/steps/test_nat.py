@@ -399,6 +399,8 @@ def test_ports_that_are_none(world: World, port: tuple[str, str, int, str, int],
         masquerade('br0" ; flush ruleset', ["172.17.0.0/16"])
     with pytest.raises(ValueError, match="is no IP address"):
         masquerade("br0", ["flush ruleset/16"])
+    with pytest.raises(OSError, match='no bridge is called "br0" here'):
+        publish("br0", [("tcp", "", 80, "172.17.0.2", 80)])
     assert world.state() == before
 
 
