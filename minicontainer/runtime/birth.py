@@ -234,7 +234,7 @@ def _accompany(
     Returns the terminal's master, where there is one.
     """
     console, started, ready = None, False, False
-    with contextlib.suppress(BrokenPipeError):  # an init that is dead already is seen below
+    with contextlib.suppress(ConnectionError):  # an init that is dead already is seen below
         channel.send("go")
     poll = select.poll()
     for fd in (channel, interrupts):
@@ -256,7 +256,7 @@ def _accompany(
                 hand_over(channel.receive_file(), spec, pid)
             if word == "networked":
                 connect()
-                with contextlib.suppress(BrokenPipeError):  # what went wrong in there meanwhile is heard next
+                with contextlib.suppress(ConnectionError):  # what went wrong in there meanwhile is heard next
                     channel.send("connected")
             if word == "built":
                 run_hooks("prestart", spec.hooks.prestart, spec.state("created", pid))  # what these were always told
@@ -437,7 +437,7 @@ class _Init:
             self.keeper.prepare()
             child = program.spawn(process, console, self.line, stub)
             self.keeper.started()
-            with contextlib.suppress(BrokenPipeError):  # the caller may be gone: it is not needed any more
+            with contextlib.suppress(ConnectionError):  # the caller may be gone: it is not needed any more
                 self.line.send("ready")
             program.keep_nothing(self.keeper.begin())
             status = steps.reap(child)
