@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -143,3 +145,26 @@ def test_of_a_card_of_the_host(on: Command, host: Host, internet: Host, tmp_path
             assert (done.returncode, done.stderr) == (0, ""), f"kill -9 at {call} number {when}"
             assert whole() == before, f"kill -9 at {call} number {when}: {done.stdout}"
     assert kills >= 20, f"only {kills} kills: this tests nothing"
+
+
+def test_of_the_start_of_one_that_is_left_alone(on: Command, host: Host) -> None:
+    """It runs and is connected, or it does not, and its address and port are free; and in the end nothing is left."""
+    chance, ran, before = random.Random(5), 0, looks(host)
+    for moment in range(20):
+        line = on.line("run", "-d", "--name", "one", "-p", "8080:80", "busybox", "sleep", "600")
+        process = subprocess.Popen(line, stdin=-3, stdout=-3, stderr=-3)
+        pidfd = os.pidfd_open(process.pid)
+        select.select([pidfd], [], [], (moment + chance.random()) * 0.005)  # its own end, or so many ms
+        os.close(pidfd)
+        process.kill()
+        process.wait()
+        wait_until(lambda: "starting" not in on("ps", "-a").stdout, "it runs, or does not")
+        if "running" in on("ps").stdout:
+            ran += 1
+            assert on("exec", "one", "ping", "-c", "1", "-W", "5", "172.17.0.1").returncode == 0
+        else:
+            assert on("run", "--rm", "-p", "8080:80", "busybox", "true").returncode == 0
+        on("system", "repair")
+        on("rm", "-f", "one")
+        is_clean(on, host, before, f"kill -9 after {moment * 5} ms")
+    assert 0 < ran < 20, f"{ran} of 20 ran: this tests one side only"
