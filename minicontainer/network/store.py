@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 DEFAULT = "bridge"
 """The network that is made when it is first needed, and goes with its last container."""
 
-_NAMESPACES_OWN = "/proc/sys/net/ipv4/route/flush"
-"""A file that each network namespace has one of; nothing is written to it. Whoever may lock it could keep us waiting:
-/proc/self/ns/net could be opened by anybody."""
-
 PREDEFINED = (DEFAULT, "host", "none")
 """Names that are always there."""
 
@@ -110,6 +106,11 @@ class Endpoint(Record):
         """Its address of this version, without the prefix; "" if it has none."""
         found = (one.partition("/")[0] for one in self.addresses if (":" in one) == (version == 6))
         return next(found, "")
+
+
+_NAMESPACES_OWN = "/proc/sys/net/ipv4/route/flush"
+"""A file that each network namespace has one of; nothing is written to it. Whoever may lock it could keep us waiting:
+/proc/self/ns/net could be opened by anybody."""
 
 
 class Records:
