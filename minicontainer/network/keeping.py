@@ -16,6 +16,10 @@ import time
 import minicontainer
 from minicontainer.linux import clone3, close_range, set_title, thread_count
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.network.store import Network
+
 LINGER = 1.0
 """Seconds for which a bridge without containers is kept."""
 
@@ -49,6 +53,7 @@ def take_down_later(root: str) -> None:
 
 def work(root: str) -> None:
     """The process: as long as a network is idle, and has not been so for long, look again."""
+    from minicontainer.network.connection import unmake
     from minicontainer.network.networks import Networks
     from minicontainer.steps import Steps
 
@@ -58,9 +63,15 @@ def work(root: str) -> None:
     except OSError:  # somebody else was faster, or has removed everything
         return
     networks = Networks(root, Steps())
+    idle: list[Network] = []
     with contextlib.suppress(Exception):  # nobody is there to be told; `system repair` tells
         while True:
+            if not os.path.isdir(networks.records.root):  # somebody has removed it, with all that we might look up
+                for network in idle:
+                    unmake(network, networks.steps)
+                return
             with networks.records.locked():
+                idle = networks.idle()
                 if not networks.take_down_idle(LINGER):
                     os.close(lock)  # before the other lock: who comes now, starts another of us
                     return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,15 @@ def test_what_was_written_before_a_reboot_is_made_again(host: Host, state_root: 
         done = engine.run("busybox", ["ping", "-c", "1", "-W", "5", "172.17.0.1"], networks=BRIDGE, capture=True)
         assert done.status == 0, done.stdout
         assert "masquerade" in host("nft", "list", "table", "inet", "minicontainer")
+
+
+def test_the_host_is_clean_also_where_the_state_directory_is_removed_at_once(host: Host, state_root: Path) -> None:
+    with host.entered():
+        Engine(state_root).run("busybox", ["true"], networks=BRIDGE)
+        assert "minicontainer0" in host("ip", "link")
+        shutil.rmtree(state_root / "networks")
+        wait_until(host.is_as_before, "whoever takes it down knows it all the same")
+    assert not (state_root / "networks").exists()
 
 
 def test_removal_does_not_wait_for_the_device(host: Host, state_root: Path) -> None:
