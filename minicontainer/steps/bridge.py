@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from minicontainer.linux.netlink import (
     RT_SCOPE_UNIVERSE,
     RTPROT_KERNEL,
+    Address,
     Netlink,
+    Route,
     change_link,
     inside,
     moved_address,
@@ -177,6 +179,21 @@ def detach_nic(bridge: str, nic: str, addresses: Sequence[str] | None = None) ->
         _move(kernel, switch.index, card.index, addresses, back)
         back.pop_all()
         kernel.set_link(bridge, mac=_random_mac())
+
+
+def restore_nic(nic: str, addresses: Sequence[Address], routes: Sequence[Route]) -> None:
+    """Give a network card back what it had before `attach_nic`, as far as it is missing: somebody was killed meanwhile.
+
+    Nothing else may have it any more: remove the bridge first. Raises OSError: ENODEV, EPERM.
+    """
+    with Netlink() as kernel:
+        card = kernel.link(nic)
+        kernel.set_link(nic, master=0, up=True)
+        requests = [moved_address(known, card.index) for known in addresses]
+        requests += [moved_route(route, card.index) for route in sorted(routes, key=lambda route: route.gateway != "")]
+        for request in requests:
+            with contextlib.suppress(FileExistsError):
+                kernel.ask(request)
 
 
 def _move(
