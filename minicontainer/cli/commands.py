@@ -216,7 +216,7 @@ def repair(arguments: argparse.Namespace) -> int:
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:
-    return Engine(arguments.root, arguments.steps)
+    return Engine(arguments.root, arguments.steps, explain=arguments.explain or None)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

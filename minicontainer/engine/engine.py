@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
     from minicontainer.engine.resources import Node, Statistics
+    from minicontainer.linux.recording import Told
     from minicontainer.runtime.zygote import Zygote
 
 
@@ -58,11 +59,15 @@ class Engine:
     """Containers under one directory, `root`; with `steps`, somebody's own steps laid over ours.
 
     `steps` is a notebook, a module or a directory of them (see `minicontainer.steps.loading`). In a process with
-    several threads, such as a notebook's kernel, containers are started by a helper process.
+    several threads, such as a notebook's kernel, containers are started by a helper process. `explain` is called each
+    time that a program was started or could not be, with the system calls by which it was done.
     """
 
-    def __init__(self, root: AnyPath | None = None, steps: AnyPath | None = None) -> None:
+    def __init__(
+        self, root: AnyPath | None = None, steps: AnyPath | None = None, *, explain: Told | None = None
+    ) -> None:
         self.store = Store(os.path.abspath(root or default_root()))
+        self._explain = explain
         self._steps, self._steps_path = Steps(), None
         if steps:
             from minicontainer.runtime.substitute import load_steps
@@ -143,15 +148,24 @@ class Engine:
         self.store.set_state(config.id, State("starting"))
         try:
             if thread_count() == 1:
-                running = start(self._spec(config), self._steps, stdio, interrupts)
+                with self._explained():
+                    running = start(self._spec(config), self._steps, stdio, interrupts)
             else:
-                running = _zygote().start(self._spec(config), self._steps_path, stdio)
+                running = _zygote().start(self._spec(config), self._steps_path, stdio, self._explain)
         except BaseException:
             self.store.set_state(config.id, State("created"))
             self.store.leave(config.id)
             raise
         self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
         return running
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        if self._explain is None:
+            return contextlib.nullcontext()
+        from minicontainer.linux.recording import recording
+        from minicontainer.steps import step_of
+
+        return recording(self._explain, step_of)
 
     def run_detached(self, image: str, args: list[str], **options: Any) -> Config:
         """Create a container, start it, and let go of it: it runs on whatever becomes of us.
@@ -174,7 +188,8 @@ class Engine:
         self._claim(config)
         self.store.set_state(config.id, State("starting", detached=True))
         try:
-            leave_alone(self.store, config, self._spec(config), self._steps)
+            with self._explained():
+                leave_alone(self.store, config, self._spec(config), self._steps)
         except BaseException:
             os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
             self.store.set_state(config.id, State("created"))
@@ -315,7 +330,8 @@ class Engine:
             console_size=_console_size() if terminal else None,
         )
         group = find_group(config.group)
-        running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
+        with self._explained():
+            running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
         return running.replace(group=None)  # it is not this program's: who puts that down leaves the container alone
 
     # All of them
@@ -576,6 +592,7 @@ _helper: list[Zygote] = []
 
 def _zygote() -> Zygote:
     """The helper of this process; of a fork of it, another."""
+    from minicontainer.linux.recording import Told
     from minicontainer.runtime.zygote import Zygote
 
     if _helper and not _helper[0].alive:
