@@ -592,7 +592,6 @@ _helper: list[Zygote] = []
 
 def _zygote() -> Zygote:
     """The helper of this process; of a fork of it, another."""
-    from minicontainer.linux.recording import Told
     from minicontainer.runtime.zygote import Zygote
 
     if _helper and not _helper[0].alive:

@@ -11,18 +11,18 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 LONGEST = 300
-"""Characters of a text that are shown."""
+"""Bytes of data that are shown; of a path or an option, all."""
 
 # What each argument of a call is: "s" text, "d" a number, "@" a directory by file descriptor, "o" permissions in
-# octal, "k" a signal, "&" a structure, "?" as its type has it, "!" in writing already; anything else is how the names of its flags begin (in
-# capitals), or, with "=" in front, of its one value.
+# octal, "k" a signal, "&" a structure, "?" as its type has it, "!" in writing already; anything else is how the names
+# of its flags begin (in capitals), or, with "=" in front, of its one value.
 _SIGNATURES = {
     "mount": "s s s MS_ s",
     "umount2": "s MNT_,UMOUNT_",
@@ -110,12 +110,12 @@ def text(value: Any) -> str:
     """A text in quotes, as C has it; NULL for None."""
     if value is None:
         return "NULL"
-    data = os.fsencode(value) if isinstance(value, str | os.PathLike) else bytes(value)
-    shown = data[:LONGEST].decode("utf-8", "backslashreplace")
+    data, longest = (value, LONGEST) if isinstance(value, bytes) else (os.fsencode(value), 1 << 16)
+    shown = data[:longest].decode("utf-8", "backslashreplace")
     for character, escaped in ("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\t", "\\t"), ("\0", "\\0"):
         shown = shown.replace(character, escaped)
     shown = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in shown)
-    return f'"{shown}"{"..." if len(data) > LONGEST else ""}'
+    return f'"{shown}"{"..." if len(data) > longest else ""}'
 
 
 def flags(beginning: str, value: int) -> str:
@@ -253,7 +253,7 @@ def _executed(path: Any, args: Sequence[Any], environment: Any = None, *more: An
     return shown if environment is None else [*shown, f"{{{len(environment)} variables}}"]
 
 
-_SPECIAL = {
+_SPECIAL: dict[str, Callable[..., list[str]]] = {
     "prctl": _prctl,
     "capset": _capset,
     "execve": _executed,

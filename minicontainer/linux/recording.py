@@ -209,7 +209,8 @@ class _Recorder:
                 self._is_child()
                 return result
             child = self._bore() if call == "fork" else 0
-            self._note_python(call, shown, args, options, result if isinstance(result, int) else 0, began, child)
+            answer = os.getpid() if call == "setsid" else result if isinstance(result, int) else 0
+            self._note_python(call, shown, args, options, answer, began, child)
             return result
 
         return watched
@@ -363,15 +364,16 @@ def _opener(path: str, flags: int) -> int:
 def _written_out(file: Any, data: Any) -> int:
     """At once and in one write(2): to the kernel's own files nothing else makes sense."""
     file.flush()
-    os.write(file.fileno(), data.encode(file.encoding) if isinstance(data, str) else data)
+    if data:
+        os.write(file.fileno(), data.encode(file.encoding) if isinstance(data, str) else data)
     return len(data)
 
 
 def _python(argument: Any) -> Any:
     """What was handed to C, as Python has it."""
-    if hasattr(argument, "_obj"):
+    if hasattr(argument, "_obj"):  # of byref()
         return argument._obj
-    return argument.value
+    return os.fsdecode(argument.value or b"") if isinstance(argument, ctypes.c_char_p) else argument.value
 
 
 # Python's functions: the call that each makes, how its arguments are those of the call, and whether it is told of
@@ -462,7 +464,7 @@ _WATCHED = {
 def _names_of(argument: Any = 0, *_: Any) -> tuple[Any, ...]:
     """What an ioctl(2) is handed: of a ``struct ifreq``, whose 40 bytes they all are here, the device's name."""
     if isinstance(argument, bytes) and len(argument) == 40:
-        name, _, _ = argument[:16].partition(b"\0")
+        name = argument[:16].rstrip(b"\0").decode()
         flags = int.from_bytes(argument[16:18], "little")
-        return (f"{{ifr_name=\"{name.decode()}\", ifr_flags={notation.flags('IFF_', flags)}}}",)
+        return (f'{{ifr_name="{name}", ifr_flags={notation.flags("IFF_", flags)}}}',)
     return (argument,)
