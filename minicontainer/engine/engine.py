@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from minicontainer.engine import rights
 from minicontainer.engine.attach import accompany, put_down
@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
 
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.linux.recording import Told
+    from minicontainer.network.networks import Networks
+    from minicontainer.network.store import Endpoint
+    from minicontainer.network.wishes import Attachment, Port
+    from minicontainer.runtime.birth import Connect
     from minicontainer.runtime.zygote import Zygote
 
 
@@ -147,12 +151,14 @@ class Engine:
         self._claim(config)
         self.store.set_state(config.id, State("starting"))
         try:
+            connect = self._connection(config)
             if thread_count() == 1:
                 with self._explained():
-                    running = start(self._spec(config), self._steps, stdio, interrupts)
+                    running = start(self._spec(config), self._steps, stdio, interrupts, connect=connect)
             else:
-                running = _zygote().start(self._spec(config), self._steps_path, stdio, self._explain)
+                running = _zygote().start(self._spec(config), self._steps_path, stdio, connect, self._explain)
         except BaseException:
+            self._disconnected(config)
             self.store.set_state(config.id, State("created"))
             self.store.leave(config.id)
             raise
@@ -188,9 +194,11 @@ class Engine:
         self._claim(config)
         self.store.set_state(config.id, State("starting", detached=True))
         try:
+            connect = self._connection(config)
             with self._explained():
-                leave_alone(self.store, config, self._spec(config), self._steps)
+                leave_alone(self.store, config, self._spec(config), self._steps, connect)
         except BaseException:
+            self._disconnected(config)
             os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
             self.store.set_state(config.id, State("created"))
             raise
@@ -240,6 +248,7 @@ class Engine:
             raise EngineError(f'container "{config.name}" is just being started by another process; wait for that', 1)
         if self.store.state(config.id).status in ("starting", "running"):  # and nobody has tidied up after it
             remove_group(find_group(config.group))
+        self._disconnected(config)
         self.store.forget(config)
 
     def send(self, config: Config, number: int) -> None:
@@ -321,7 +330,7 @@ class Engine:
         if user is not None:
             config = config.replace(rights=config.rights.replace(user=user))
             rights.check(config.rights)
-        spec = self._spec(config)
+        spec = self._spec(config.replace(networks=()))  # it is joined as it is
         process = spec.process.replace(
             args=tuple(args),
             env=(*spec.process.env, *env),
@@ -373,6 +382,8 @@ class Engine:
             remove_group(left)
             remove_empty_groups(config.cgroup_parent)
             done += [f"control group {directory}" for directory in left.directories]
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.store.networked(config.id))
             if config.remove:
                 self.store.forget(config)
                 done.append(f'container "{config.name}", which was to go when it ended')
@@ -380,7 +391,66 @@ class Engine:
                 self.store.set_state(config.id, State("exited"))
                 done.append(f'container "{config.name}" is recorded as ended')
         remove_empty_groups()
+        if os.path.isdir(f"{self.store.root}/networks"):
+            from minicontainer.engine.networks import told
+
+            with told():
+                done += self.networks().repair()
         return done
+
+    # Networks
+
+    def networks(self) -> Networks:
+        """Those that containers can be connected to: to be made, looked at, removed."""
+        from minicontainer.network.networks import Networks
+
+        return Networks(self.store.root, self._steps)
+
+    def connect(self, config: Config, wanted: Attachment) -> Config:
+        """Connect a container to one more network, at once if it runs, and for its next start. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        return networks.connect(self.store, config, self.state(config), wanted, self._steps)
+
+    def disconnect(self, config: Config, network: str) -> Config:
+        """Take a container off a network. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        return networks.disconnect(self.store, config, self.state(config), network, self._steps)
+
+    def republish(self, config: Config, add: Sequence[Port], remove: Sequence[Port]) -> Config:
+        """Publish other ports of a container, at once if it runs: all, or none. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        return networks.republish(self.store, config, self.state(config), add, remove, self._steps)
+
+    def endpoints(self, config: Config) -> list[Endpoint]:
+        """Where a container is connected now, with its addresses and published ports."""
+        from minicontainer.engine import networks
+
+        return networks.endpoints_of(self.store, config, self._steps)
+
+    def network_settings(self, config: Config) -> dict[str, Any]:
+        """Likewise in docker's words, for ``inspect``."""
+        if not os.path.exists(self.store.networked(config.id)):
+            return {"Networks": {}, "Ports": {}}
+        from minicontainer.engine import networks
+
+        return networks.shown(self.store, config, self._steps)
+
+    def _connection(self, config: Config) -> Connect | None:
+        if not config.networks:
+            return None
+        from minicontainer.engine import networks
+
+        return networks.connection(self.store, config, self._steps)
+
+    def _disconnected(self, config: Config) -> None:
+        """Take back what a container that has ended had of networks; of one that never had, nothing is imported."""
+        if os.path.exists(self.store.networked(config.id)):
+            from minicontainer.engine import networks
+
+            networks.release(self.store, config, self._steps)
 
     # What they use
 
@@ -420,12 +490,18 @@ class Engine:
 
         found, configs = [], self.store.all() if configs is None else configs
         groups = find_groups([config.group for config in configs])
+        traffic: dict[str, tuple[int, int]] = {}
+        if any(config.networks for config in configs):
+            from minicontainer.network.host import traffic_of
+
+            traffic = traffic_of([config.id for config in configs])
         for config in configs:
             state, group = self.state(config), groups[config.group]
             if state.status == "running":
                 with contextlib.suppress(OSError):  # it ends while we look
                     past = (before or {}).get(config.id)
-                    found.append(resources.look(config, state.started, group, self._steps, past, seconds))
+                    moved = traffic.get(config.id)
+                    found.append(resources.look(config, state.started, group, self._steps, past, seconds, moved))
         return found
 
     def count(self, config: Config, event: str, seconds: float) -> int:
@@ -482,7 +558,10 @@ class Engine:
             uids, gids = map(list, rootless_maps())
         mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
         mounts += [Mount(destination, "bind", source) for source, destination in config.devices]
-        if Namespace.NETWORK in namespaces:
+        joined = self._shared_network(config)
+        if joined:
+            namespaces -= {Namespace.NETWORK}
+        if joined or Namespace.NETWORK in namespaces:
             mounts.insert(
                 0, Mount("/sys", "sysfs", readonly=not config.rights.privileged)
             )  # shows the devices of the network namespace it is in
@@ -495,6 +574,7 @@ class Engine:
             hostname=config.hostname,
             domainname=config.domainname,
             namespaces=namespaces,
+            joined=joined,
             uid_mappings=uids,
             gid_mappings=gids,
             mounts=mounts,
@@ -504,6 +584,17 @@ class Engine:
             reaper=config.reaper,
         )
         return rights.confined(spec, config.rights, self.store.cached_filter)
+
+    def _shared_network(self, config: Config) -> tuple[tuple[Namespace, str], ...]:
+        """The network namespace of another container, where that is to be this one's."""
+        if not config.networks:
+            return ()
+        from minicontainer.engine.networks import shared_with
+
+        other = shared_with(config)
+        return (
+            () if other is None else ((Namespace.NETWORK, f"/proc/{self._running(self.store.find(other)).pid}/ns/net"),)
+        )
 
     def _lowers(self, config: Config) -> str:
         """The read-only part of the container's root."""
@@ -552,6 +643,7 @@ class Engine:
             with contextlib.suppress(OSError):  # somebody else has removed it meanwhile, or it has no such controller
                 oom_killed = self._steps.count_oom_kills(running.group) > 0
             remove_group(running.group)
+        self._disconnected(config)
         with contextlib.suppress(FileNotFoundError):  # likewise
             began, now = self.store.state(config.id).began, time.time()
             ended = State("exited", exit_code=status, oom_killed=oom_killed, began=began, finished=now)
@@ -658,6 +750,10 @@ def _check(config: Config) -> None:
     ):
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
     rights.check(config.rights)
+    if config.networks or config.ports:
+        from minicontainer.engine import networks
+
+        networks.check(config)
     if config.limits != Limits():
         from minicontainer.engine import resources
 

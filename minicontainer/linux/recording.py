@@ -30,7 +30,7 @@ from _thread import get_ident
 from collections.abc import Callable, Iterator
 from time import time_ns
 
-from minicontainer.linux import notation, syscalls
+from minicontainer.linux import netlink, nftables, notation, syscalls
 from minicontainer.record import Record
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ _REGIONS, _SIZE = 32, 1 << 19
 _HEAD = struct.Struct("QQ")
 """At the beginning of a region: the bytes that are written, and how many calls there was no room for."""
 
-_LOOKS = {"capget", "fstatfs", "ioprio_get", "inotify_init1", "inotify_add_watch", "signalfd4"}
+_LOOKS = {"capget", "fstatfs", "ioprio_get", "inotify_init1", "inotify_add_watch", "signalfd4", "setsockopt"}
 """System calls of `syscalls.call` that change nothing."""
 
 _ABLE = (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks)
@@ -106,15 +106,6 @@ def recording(told: Told, step_of: Callable[[CodeType], str | None] = lambda cod
             recorder.memory.close()
 
 
-def note(name: str, text: str, result: int, began: int) -> None:
-    """Write down what was asked in another way than by a system call of ours: a message, a library's transaction.
-
-    `began` is time.time_ns() of before. For callers that have seen in sys.modules that we are here at all.
-    """
-    if _recorder:
-        _recorder.note(name, text, result, began)
-
-
 _recorder: _Recorder | None = None
 
 
@@ -128,6 +119,7 @@ class _Recorder:
         self._thread = get_ident()
         self._region, self._span = 0, _REGIONS  # ours is the first of a span; what is behind it is for our children
         self._base: list[FrameType] = []
+        self._silent = False
         self._undo: list[tuple[Any, str, Any]] = []
         self._read = [_HEAD.size] * _REGIONS
         self._pids = {0: (os.getpid(), "the caller")}
@@ -144,6 +136,8 @@ class _Recorder:
                 if where == module.__name__ and hasattr(module, function):
                     watched = self._watched(getattr(module, function), call, shown, everywhere)
                     self._replace(module, function, watched)
+        self._replace(netlink.Netlink, "ask", self._asking(netlink.Netlink.ask))
+        self._replace(nftables, "run", self._running(nftables.run))
         self._replace(builtins, "open", self._opening(builtins.open))
         self._replace(io, "open", builtins.open)
 
@@ -241,6 +235,53 @@ class _Recorder:
 
         return opening
 
+    def _asking(self, ask: Callable[..., list[bytes]]) -> Callable[..., list[bytes]]:
+        """Messages to the kernel: what each says in words, and not the bytes that are written to the socket."""
+
+        def asking(line: Any, *requests: Any) -> list[bytes]:
+            changes = [one for one in requests if not _request(one).startswith("RTM_GET")]
+            if not changes or get_ident() != self._thread:
+                return ask(line, *requests)
+            began, failed = time_ns(), ""
+            try:
+                with self._silence():
+                    return ask(line, *requests)
+            except OSError as error:
+                failed, number = error.strerror or "", error.errno or 0
+                raise
+            finally:
+                for one in changes:
+                    text = f"{_request(one)}: {one.told}"
+                    self.note(_request(one), text, -number if one.told in failed else 0, began)
+
+        return asking
+
+    def _running(self, run: Callable[[str], None]) -> Callable[[str], None]:
+        """A transaction of nftables, whose messages its library sends where nobody can listen: its commands."""
+
+        def running(commands: str) -> None:
+            began, result = time_ns(), 0
+            try:
+                with self._silence():
+                    run(commands)
+            except OSError as error:
+                result = -(error.errno or 0)
+                raise
+            finally:
+                for command in filter(None, map(str.strip, commands.splitlines())):
+                    self.note("nft", f"nft {command}", result, began)
+
+        return running
+
+    @contextlib.contextmanager
+    def _silence(self) -> Iterator[None]:
+        """For what is told as a whole."""
+        before, self._silent = self._silent, True
+        try:
+            yield
+        finally:
+            self._silent = before
+
     # Who is who
 
     def _is_child(self) -> None:
@@ -284,7 +325,7 @@ class _Recorder:
 
     def note(self, name: str, text: str, result: int, began: int, child: int = 0, path: str = "") -> None:
         """Write a call down."""
-        if self._span and get_ident() == self._thread:
+        if self._span and get_ident() == self._thread and not self._silent:
             took = time_ns() - began
             step, line, _ = self._place()
             self._append((began, took, step, line, name, text, result, child, notation.page(name, path)))
@@ -367,6 +408,14 @@ def _written_out(file: Any, data: Any) -> int:
     if data:
         os.write(file.fileno(), data.encode(file.encoding) if isinstance(data, str) else data)
     return len(data)
+
+
+def _request(request: Any) -> str:
+    """``RTM_NEWLINK``; of connection tracking, whose numbers are others, what nfnetlink calls them all."""
+    return _REQUESTS.get(request.type, "NFNL")
+
+
+_REQUESTS = {value: name for name, value in vars(netlink).items() if name.startswith("RTM_")}
 
 
 def _python(argument: Any) -> Any:

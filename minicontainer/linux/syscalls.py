@@ -18,6 +18,7 @@ _NUMBERS = {
     "ioctl":            (16,     29),
     "socket":           (41,     198),
     "socketpair":       (53,     199),
+    "setsockopt":       (54,     208),
     "mount":            (165,    40),
     "umount2":          (166,    39),
     "pivot_root":       (155,    41),

@@ -23,7 +23,7 @@ import sys
 
 import minicontainer
 from minicontainer.linux import PR_SET_PDEATHSIG, prctl
-from minicontainer.runtime.birth import Running, start
+from minicontainer.runtime.birth import Connect, Running, start
 from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Spec
@@ -65,15 +65,23 @@ class Zygote:
             )
         self._line = ours
 
-    def start(self, spec: Spec, steps: str | None, stdio: Stdio, explain: Told | None = None) -> Remote:
+    def start(
+        self,
+        spec: Spec,
+        steps: str | None,
+        stdio: Stdio,
+        connect: Connect | None = None,
+        explain: Told | None = None,
+    ) -> Remote:
         """Start a container as `minicontainer.runtime.birth.start` does;
 
-        `steps` is a notebook or module to load over ours, `explain` gets the system calls that it took.
+        `steps` is a notebook or module to load over ours. `connect` must be something that can be pickled. `explain`
+        gets the system calls that it took.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         present = [fd for fd in stdio if fd is not None]
         calls = os.memfd_create("calls") if explain else None
-        request = pickle.dumps((spec, steps, [fd is not None for fd in stdio], calls is not None))
+        request = pickle.dumps((spec, steps, [fd is not None for fd in stdio], connect, calls is not None))
         with theirs:
             files = [theirs.fileno(), *present, *([] if calls is None else [calls]), *spec.process.preserve_fds]
             socket.send_fds(self._line, [request], files)
@@ -128,13 +136,13 @@ def _perform(request: bytes, fds: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answers, *files = socket.socket(fileno=fds[0]), *fds[1:]
-    spec, steps, present, explained = pickle.loads(request)
+    spec, steps, present, connect, explained = pickle.loads(request)
     stdio = tuple(files.pop(0) if there else None for there in present)
     calls = files.pop(0) if explained else None
     try:
         process = _with_fds(spec, files)
         with _explained(calls):
-            running = start(process, load_steps(steps), stdio)  # type: ignore[arg-type]
+            running = start(process, load_steps(steps), stdio, connect=connect)  # type: ignore[arg-type]
     except Exception as error:
         answers.send(pickle.dumps(error if isinstance(error, StartError) else StartError(str(error))))
         return

@@ -1,0 +1,84 @@
+"""What the host has already: devices, addresses, routes; read from the kernel, never changed here."""
+
+from __future__ import annotations
+
+import contextlib
+from _socket import if_nametoindex
+from collections.abc import Iterable
+
+from minicontainer.linux.netlink import Netlink
+from minicontainer.network.addresses import Subnet, read_subnet
+from minicontainer.record import Record
+
+
+class Route(Record):
+    """A subnet that the host knows a way to, or is itself in."""
+
+    subnet: Subnet
+    device: str
+    address: bool
+    """Whether it is of an address of the host's, and not just of a route."""
+
+    def __str__(self) -> str:
+        kind = "the address" if self.address else "the route"
+        return f"{kind} {self.subnet} of the host's {self.device or 'routing table'}"
+
+
+def has_device(name: str) -> bool:
+    """Whether there is a network device of this name."""
+    try:
+        if_nametoindex(name)
+    except OSError:
+        return False
+    return bool(name)
+
+
+def taken_subnets() -> list[Route]:
+    """Where the host's packets go, but for the default route and its own loopback."""
+    found = []
+    with Netlink() as netlink:
+        names = {link.index: link.name for link in netlink.links()}
+        for address in netlink.addresses():
+            found.append(Route(read_subnet(address.address, exact=False), names.get(address.index, ""), True))
+        for route in netlink.routes():
+            if route.destination != "default":
+                found.append(Route(read_subnet(route.destination, exact=False), names.get(route.index, ""), False))
+    link_local = read_subnet("fe80::/10")
+    multicast = read_subnet("ff00::/8")
+    return [one for one in found if one.device != "lo" and not one.subnet.within(link_local)
+            and not one.subnet.within(multicast)]  # fmt: skip
+
+
+def subnet_of_device(name: str) -> Subnet | None:
+    """That of a device's first IPv4 address."""
+    with contextlib.suppress(OSError), Netlink() as netlink:
+        index = if_nametoindex(name)
+        for address in netlink.addresses():
+            if address.index == index and ":" not in address.address:
+                return read_subnet(address.address, exact=False)
+    return None
+
+
+# The host's ends of what containers have
+
+_MARK = 9
+"""Digits of a container's id in a device's name, which has at most 15 bytes."""
+
+
+def host_interface(container: str, number: int) -> str:
+    """What the host's end of a container's device is called."""
+    return f"veth{container[:_MARK]}{number}"
+
+
+def traffic_of(containers: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Bytes that each container (by its id) has received and sent: the counters of the host's ends, in one look.
+
+    What the host's end has sent, the container has received.
+    """
+    counted: dict[str, tuple[int, int]] = {}
+    with Netlink() as netlink:
+        for link in netlink.links():
+            if link.name.startswith("veth"):
+                received, sent = counted.get(link.name[4 : 4 + _MARK], (0, 0))
+                counted[link.name[4 : 4 + _MARK]] = received + link.tx_bytes, sent + link.rx_bytes
+    return {one: counted[one[:_MARK]] for one in containers if one[:_MARK] in counted}
