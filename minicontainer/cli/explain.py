@@ -57,8 +57,8 @@ class Printer:
         self._told = set[str]()
 
     def show(self, calls: Sequence[Call]) -> None:
-        """Write these calls."""
-        for call in calls:
+        """Write these calls; where two processes are at work at once, what belongs together of each stays together."""
+        for call in _in_order(calls):
             for line in self._lines(call):
                 print(line, file=self._out)
         self._out.flush()
@@ -74,6 +74,19 @@ class Printer:
         shown = f"    {call.text} = {_answer(call.result)}"
         line = f"   line {call.line}" if call.line else ""
         yield f"{shown:<{COLUMN}}  {call.page}{line}"
+
+
+def _in_order(calls: Sequence[Call]) -> list[Call]:
+    """Each process's calls in their order, its steps as wholes, by when they began."""
+    begun: dict[int, tuple[str, int]] = {}
+    keyed = []
+    for call in calls:
+        step, began = begun.get(call.pid, ("", 0))
+        if call.step != step:
+            began = call.began
+        begun[call.pid] = call.step, began
+        keyed.append((began, call))
+    return [call for _, call in sorted(keyed, key=lambda pair: (pair[0], pair[1].pid, pair[1].began))]
 
 
 def _heading(call: Call, again: bool) -> str:

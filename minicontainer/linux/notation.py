@@ -165,6 +165,7 @@ _ELSEWHERE = {
     "S_IFCHR": 0o020000,
     "S_IFBLK": 0o060000,
     "S_IFIFO": 0o010000,
+    "IFF_LOOPBACK": 0x8,
     "MFD_CLOEXEC": 1,
     "MFD_ALLOW_SEALING": 2,
 }

@@ -47,6 +47,9 @@ _HEAD = struct.Struct("QQ")
 _LOOKS = {"capget", "fstatfs", "ioprio_get", "inotify_init1", "inotify_add_watch", "signalfd4", "setsockopt"}
 """System calls of `syscalls.call` that change nothing."""
 
+_MEANS = {"socket", "openat2"}
+"""Likewise, but in a step they show how it goes on."""
+
 _ABLE = (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks)
 _HERE = os.path.dirname(__file__)
 _PACKAGE = os.path.dirname(_HERE)
@@ -138,6 +141,7 @@ class _Recorder:
                     self._replace(module, function, watched)
         self._replace(netlink.Netlink, "ask", self._asking(netlink.Netlink.ask))
         self._replace(nftables, "run", self._running(nftables.run))
+        self._replace(os, "close", self._closing(os.close))
         self._replace(builtins, "open", self._opening(builtins.open))
         self._replace(io, "open", builtins.open)
 
@@ -171,7 +175,7 @@ class _Recorder:
                 return result
             error = ctypes.get_errno() if result < 0 else 0
             looks = name in _LOOKS or (name == "prctl" and arguments[0].value == 23)  # PR_CAPBSET_READ
-            if get_ident() == self._thread and not looks:
+            if get_ident() == self._thread and not looks and (name not in _MEANS or self._place()[2]):
                 args = [_python(one) for one in arguments]
                 child = self._bore() if name == "clone3" and result > 0 else 0
                 self.note(name, notation.written(name, args), -error if error else result, began, child)
@@ -231,16 +235,25 @@ class _Recorder:
             if not writes or get_ident() != self._thread or not self._place()[2]:
                 return original(file, mode, *args, **options)
             opened = original(file, mode, *args, **{**options, "opener": options.get("opener") or _opener})
-            return _Listened(opened, lambda data: _written_out(opened, data))
+            return _Listened(opened, lambda data: _written_out(opened, data), self._paths)
 
         return opening
+
+    def _closing(self, close: Callable[[int], None]) -> Callable[[int], None]:
+        """Not told, but remembered: the number may be another file's next."""
+
+        def closing(fd: int) -> None:
+            self._paths.pop(fd, None)
+            close(fd)
+
+        return closing
 
     def _asking(self, ask: Callable[..., list[bytes]]) -> Callable[..., list[bytes]]:
         """Messages to the kernel: what each says in words, and not the bytes that are written to the socket."""
 
         def asking(line: Any, *requests: Any) -> list[bytes]:
             changes = [one for one in requests if not _request(one).startswith("RTM_GET")]
-            if not changes or get_ident() != self._thread:
+            if get_ident() != self._thread:
                 return ask(line, *requests)
             began, failed = time_ns(), ""
             try:
@@ -268,8 +281,9 @@ class _Recorder:
                 result = -(error.errno or 0)
                 raise
             finally:
-                for command in filter(None, map(str.strip, commands.splitlines())):
-                    self.note("nft", f"nft {command}", result, began)
+                for command in map(str.strip, commands.splitlines()):
+                    if command and not command.startswith("#"):
+                        self.note("nft", f"nft {command}", result, began)
 
         return running
 
@@ -381,8 +395,9 @@ class _Recorder:
 class _Listened:
     """A file that tells what is written to it, a call of write() at a time."""
 
-    def __init__(self, file: Any, write: Callable[[Any], int]) -> None:
+    def __init__(self, file: Any, write: Callable[[Any], int], paths: dict[int, str]) -> None:
         self._file = file
+        self._paths = paths
         self.write = write
 
     def __getattr__(self, name: str) -> Any:
@@ -392,7 +407,13 @@ class _Listened:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._file.__exit__(*error)
+        self.close()
+
+    def close(self) -> None:
+        """As the file's own."""
+        if not self._file.closed:
+            self._paths.pop(self._file.fileno(), None)
+        self._file.close()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._file)
