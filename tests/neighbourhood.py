@@ -161,7 +161,7 @@ class Host:
 
 def make_host() -> Host:
     """A new one, with its loopback up."""
-    script = "ip link set lo up; echo ready; exec cat"
+    script = "ip link set lo up; echo 0 >/proc/sys/net/ipv4/ip_forward; echo ready; exec cat"
     holder = subprocess.Popen(["unshare", "--net", "sh", "-c", script], stdin=-1, stdout=-1, text=True)
     assert holder.stdout and holder.stdout.readline() == "ready\n"
     return Host(holder.pid, others=[holder])

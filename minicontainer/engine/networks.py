@@ -13,7 +13,8 @@ from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux.capabilities import capget
 from minicontainer.network.errors import NetworkError
-from minicontainer.network.networks import Connection, Networks, Who
+from minicontainer.network.connection import Connection
+from minicontainer.network.networks import Networks, Who
 from minicontainer.network.store import Endpoint
 from minicontainer.network.wishes import Attachment, Port
 from minicontainer.runtime.errors import StartError
