@@ -101,7 +101,7 @@ def _container(parser: Parser) -> None:
 
 def _network_options(parser: Parser) -> None:
     add = parser.add_argument
-    names = "NAME, or NAME,ip=…,alias=…; none, host, container:NAME (bridge for root, else none)"
+    names = "NAME, or NAME,ip=…,alias=…; none, host, pasta, slirp4netns, container:NAME"
     add("--network", action="append", default=[], metavar="NETWORK", help=names)
     ports = "let a port of the host, on 127.0.0.1 unless told otherwise, lead to one of the container"
     add("-p", "--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help=ports)

@@ -268,7 +268,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _default_network() -> str:
     """What a container is connected to unless the command line says."""
-    return os.environ.get("MINICONTAINER_NETWORK") or ("bridge" if os.geteuid() == 0 else "none")
+    if (said := os.environ.get("MINICONTAINER_NETWORK")) or os.geteuid() == 0:
+        return said or "bridge"
+    from minicontainer.network.userspace import usable
+
+    return usable() or "none"
 
 
 def _network_wishes(arguments: argparse.Namespace, networks: list[str]) -> dict[str, Any]:
