@@ -7,7 +7,9 @@ import os
 import hypothesis
 import pytest
 
-pytest_plugins = ["labs.grading.pytest_plugin", "tests.host_state", "tests.command", "tests.neighbourhood"]
+pytest_plugins = [
+    "labs.grading.pytest_plugin", "tests.host_state", "tests.command", "tests.netns", "tests.neighbourhood"
+]  # fmt: skip
 
 ENGINE = ("linux", "steps", "runtime", "network", "engine", "cli")
 

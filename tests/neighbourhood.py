@@ -140,7 +140,7 @@ class Host:
 
     def restored(self) -> None:
         """Wait until it is as before: bridges go a moment after their last container."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + DEADLINE / 2
         while not self.is_as_before():
             if time.monotonic() > deadline:
                 old, new = set(self.before.splitlines()), set(self.state().splitlines())

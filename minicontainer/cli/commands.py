@@ -234,7 +234,13 @@ def repair(arguments: argparse.Namespace) -> int:
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:
-    return Engine(arguments.root, arguments.steps, explain=arguments.explain or None)
+    engine = Engine(arguments.root, arguments.steps, explain=arguments.explain or None)
+    engine.warn = _warn
+    return engine
+
+
+def _warn(line: str) -> None:
+    print(f"minicontainer: warning: {line}", file=sys.stderr)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

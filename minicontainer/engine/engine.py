@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.engine import rights
 from minicontainer.engine.attach import accompany, put_down
@@ -72,6 +72,8 @@ class Engine:
     ) -> None:
         self.store = Store(os.path.abspath(root or default_root()))
         self._explain = explain
+        self.warn: Callable[[str], object] = str
+        """Told, a line each, what will not be as the user may think; whoever wants to hear it sets it."""
         self._steps, self._steps_path = Steps(), None
         if steps:
             from minicontainer.runtime.substitute import load_steps
@@ -443,7 +445,7 @@ class Engine:
             return None
         from minicontainer.engine import networks
 
-        return networks.connection(self.store, config, self._steps)
+        return networks.connection(self.store, config, self._steps, self.warn)
 
     def _disconnected(self, config: Config) -> None:
         """Take back what a container that has ended had of networks; of one that never had, nothing is imported."""
@@ -492,9 +494,7 @@ class Engine:
         groups = find_groups([config.group for config in configs])
         traffic: dict[str, tuple[int, int]] = {}
         if any(config.networks for config in configs):
-            from minicontainer.network.host import traffic_of
-
-            traffic = traffic_of([config.id for config in configs])
+            traffic = self.networks().traffic()
         for config in configs:
             state, group = self.state(config), groups[config.group]
             if state.status == "running":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
@@ -60,10 +60,10 @@ def _check_userspace(config: Config, program: str) -> None:
     userspace.check(program)
 
 
-def connection(store: Store, config: Config, steps: Steps) -> Connect | None:
+def connection(store: Store, config: Config, steps: Steps, warn: Callable[[str], object]) -> Connect | None:
     """What connects the container when it is born; its addresses and ports are its own from now on.
 
-    None: nothing is to be connected. Raises EngineError, StartError.
+    None: nothing is to be connected. `warn` is told what will be in the way. Raises EngineError, StartError.
     """
     if config.networks[0].network.startswith(SHARED):
         return None
@@ -75,7 +75,10 @@ def connection(store: Store, config: Config, steps: Steps) -> Connect | None:
         )
     _mark(store, config)
     with told():
-        endpoints = _networks(store, steps).join(_who(config), config.networks, config.ports)
+        networks = _networks(store, steps)
+        endpoints = networks.join(_who(config), config.networks, config.ports)
+        for line in networks.obstacles(endpoints):
+            warn(line)
     return Connection(store.root, tuple(endpoints))
 
 

@@ -1,9 +1,9 @@
 """Network devices, their addresses and routes, by messages to the kernel: rtnetlink(7), what ip(8) itself speaks.
 
-A request is a header (struct nlmsghdr), a body that depends on its type (struct ifinfomsg for a device), and attributes:
-length, number, value, padded to four bytes; an attribute's value may be attributes again. Several requests go in one
-datagram. The kernel acts on each before send returns, under one lock, and answers each with an error number, 0 being
-success, and since Linux 4.12 with a reason in words.
+A request is a header (struct nlmsghdr), a body that depends on its type (struct ifinfomsg for a device), and
+attributes: length, number, value, padded to four bytes; a value may be attributes again. Several requests may go in
+one datagram. The kernel acts on each of them before write(2) returns, and answers with an error number, 0 for success,
+and since Linux 4.12 with a reason in words.
 
 Sources: netlink(7), rtnetlink(7), Documentation/netlink/specs/rt-{link,addr,route}.yaml, include/uapi/linux/if_link.h.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -40,7 +41,6 @@ NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
-NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_CAPPED = 0x100  # in an answer
@@ -83,25 +83,30 @@ RTEXT_FILTER_SKIP_STATS = 0x8
 
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
+IFA_LABEL = 3
 IFA_BROADCAST = 4
 IFA_FLAGS = 8
 IFA_F_NODAD = 0x02
-IFA_F_PERMANENT = 0x80
+IFA_F_TENTATIVE = 0x40
 
 RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
 RTA_PRIORITY = 6
 RTA_PREFSRC = 7
+RTA_CACHEINFO = 12
 RTA_TABLE = 15
 RT_TABLE_MAIN = 254
 RTPROT_KERNEL = 2
 RTPROT_BOOT = 3
+RTNH_F_ONLINK = 4
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTN_UNICAST = 1
 
 IFNAMSIZ = 16
+LARGEST = 32768  # bytes that the kernel puts in a datagram of a list
+SIOCGIFINDEX = 0x8933
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
@@ -109,6 +114,7 @@ _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=8BI")  # struct rtmsg: family, lengths (destination, source), tos, table, protocol, scope, type
 _NUMBER = struct.Struct("=I")
+_IFREQ = struct.Struct("=16si20x")  # struct ifreq: the device's name, then (of the union) its number
 _STATS = struct.Struct("=8Q")  # struct rtnl_link_stats64 begins: packets, bytes, errors, dropped; of each rx, tx
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -116,7 +122,7 @@ IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 
 
 class Link(Record):
-    """A network device as it was when it was asked about; what it has carried since it was made, in bytes and packets."""
+    """A network device as it was when it was asked about, and what it has carried until then."""
 
     index: int
     name: str
@@ -200,27 +206,30 @@ class Netlink:
 
         All of them are acted on, whatever became of the ones before. Raises the first error there was, as an OSError.
         """
-        pending, parts = {}, []
+        first, parts = self._sequence + 1, []
         for request in requests:
             self._sequence += 1
-            pending[self._sequence] = request
-            flags = request.flags | NLM_F_REQUEST | (0 if request.flags & NLM_F_DUMP == NLM_F_DUMP else NLM_F_ACK)
+            flags = NLM_F_REQUEST | request.flags
+            if request is requests[-1] and flags & NLM_F_DUMP != NLM_F_DUMP:
+                flags |= NLM_F_ACK  # the rest are answered only if they fail, or have asked something
             parts.append(_HEADER.pack(_HEADER.size + len(request.body), request.type, flags, self._sequence, 0))
             parts.append(_padded(request.body))
         os.write(self._fd, b"".join(parts))
-        bodies, failure = [], None
-        while pending:
-            for kind, flags, sequence, body in _messages(os.read(self._fd, 1 << 17)):
-                if sequence not in pending:
+        bodies: list[bytes] = []
+        failure, interrupted, done = None, False, False
+        while not done:
+            for kind, flags, sequence, body in _messages(os.read(self._fd, LARGEST)):
+                if sequence < first:  # an answer to what was asked before, and had failed
                     continue
+                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    request = pending.pop(sequence)
-                    failure = failure or _failure(request, body, flags if kind == NLMSG_ERROR else NLM_F_CAPPED | flags)
+                    failure = failure or _failure(requests[sequence - first], body, flags)
+                    done = done or sequence == self._sequence
                 else:
                     bodies.append(body)
         if failure:
             raise failure
-        return bodies
+        return self.ask(*requests) if interrupted else bodies  # the list has changed while it was told
 
     # What there is
 
@@ -231,16 +240,18 @@ class Netlink:
 
     def link(self, name: str) -> Link:
         """The device with this name. Raises OSError: ENODEV."""
-        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name)
-        return _link(self.ask(Request(RTM_GETLINK, 0, body, f'look for device "{name}"'))[0])
+        return _link(self.ask(question(name, counters=True))[0])
 
     def index(self, name: str) -> int:
         """The number of the device with this name. Raises OSError: ENODEV."""
-        mask = attribute(IFLA_EXT_MASK, _NUMBER.pack(RTEXT_FILTER_SKIP_STATS))
-        body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name) + mask
-        answer = self.ask(Request(RTM_GETLINK, 0, body, f'look for device "{name}"'))[0]
-        index: int = _LINK.unpack_from(answer)[2]
-        return index
+        asked = _IFREQ.pack(_interface(name), 0)  # by netdevice(7), since rtnetlink would tell all there is to know
+        try:
+            found: int = _IFREQ.unpack(fcntl.ioctl(self._fd, SIOCGIFINDEX, asked))[1]
+        except OSError as error:
+            raise OSError(
+                error.errno, f'no network device is called "{name}" here: ENODEV ({error.strerror})'
+            ) from None
+        return found
 
     def addresses(self, index: int = 0) -> list[Address]:
         """Every address, or those of the device with this number."""
@@ -349,12 +360,10 @@ class Netlink:
 
     def delete_address(self, name: str, address: str) -> None:
         """Take an address from a device. Raises ValueError, OSError: EADDRNOTAVAIL."""
-        family, raw, prefix = parse_network(address)
-        body = _ADDRESS.pack(family, prefix, 0, 0, self.index(name)) + attribute(IFA_LOCAL, raw)
-        self.ask(Request(RTM_DELADDR, 0, body, f'take address {address} from "{name}"'))
+        self.ask(no_address(self.index(name), address, name))
 
     def add_route(self, destination: str, gateway: str | None, name: str) -> None:
-        """Send what is for `destination`, ``10.0.0.0/8`` or ``default``, through a device, to a gateway if there is one.
+        """Send what is for `destination`, ``10.0.0.0/8`` or ``default``, through a device, to a gateway if it has one.
 
         Raises ValueError, OSError: ENETUNREACH (no address of the device leads to the gateway), EEXIST.
         """
@@ -364,6 +373,37 @@ class Netlink:
         """Undo `add_route`. Raises ValueError, OSError: ESRCH (there is none)."""
         body, told = _route_body(self.index(name), destination, gateway)
         self.ask(Request(RTM_DELROUTE, 0, body, f"remove the {told}"))
+
+
+def moved_address(address: Address, index: int) -> Request:
+    """A request that gives device number `index` an address as another has it, with its lifetime and its flags."""
+    family, prefix, flags, scope, _ = _ADDRESS.unpack_from(address.message)
+    kept = attributes(address.message, _ADDRESS.size)
+    kept.pop(IFA_LABEL, None)  # begins with the other device's name
+    if family == AF_INET6:
+        kept[IFA_FLAGS] = _NUMBER.pack(address.flags & ~IFA_F_TENTATIVE | IFA_F_NODAD)
+    body = _ADDRESS.pack(family, prefix, flags & ~IFA_F_TENTATIVE, scope, index)
+    body += b"".join(attribute(number, value) for number, value in kept.items())
+    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"move the address {address.address}")
+
+
+def moved_route(route: Route, index: int, remove: bool = False) -> Request:
+    """A request for a route like another, through device number `index`; or to remove it there."""
+    *header, flags = _ROUTE.unpack_from(route.message)
+    kept = attributes(route.message, _ROUTE.size)
+    kept.pop(RTA_CACHEINFO, None)
+    kept[RTA_OIF] = _NUMBER.pack(index)
+    body = _ROUTE.pack(*header, flags & RTNH_F_ONLINK)
+    body += b"".join(attribute(number, value) for number, value in kept.items())
+    if remove:
+        return Request(RTM_DELROUTE, 0, body, f"remove the route to {route.destination}")
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"move the route to {route.destination}")
+
+
+def question(name: str, counters: bool = False) -> Request:
+    """A request to tell about a device. The kernel first finishes what "up" has begun: then it can send and receive."""
+    mask = attribute(IFLA_EXT_MASK, _NUMBER.pack(0 if counters else RTEXT_FILTER_SKIP_STATS))
+    return Request(RTM_GETLINK, 0, _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name) + mask, f'look for device "{name}"')
 
 
 def change_link(
@@ -401,6 +441,13 @@ def new_address(index: int, address: str, name: str = "") -> Request:
         host = (1 << 32 - prefix) - 1
         body += attribute(IFA_BROADCAST, (int.from_bytes(raw, "big") | host).to_bytes(4, "big"))
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f'give "{name or index}" the address {address}')
+
+
+def no_address(index: int, address: str, name: str = "") -> Request:
+    """A request that takes an address from device number `index`. Raises ValueError."""
+    family, raw, prefix = parse_network(address)
+    body = _ADDRESS.pack(family, prefix, 0, 0, index) + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
+    return Request(RTM_DELADDR, 0, body, f'take address {address} from "{name or index}"')
 
 
 def new_route(index: int, destination: str, gateway: str | None) -> Request:
@@ -446,7 +493,7 @@ def opened_namespace(pid: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def inside(namespace: int) -> Iterator[None]:
-    """This thread, and no other, is in another network namespace: sockets and /proc/sys/net are that one's meanwhile."""
+    """This thread, and no other, is in another network namespace: new sockets and /proc/sys/net are that one's."""
     back = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(namespace, CLONE_NEWNET)
@@ -505,7 +552,7 @@ def _failure(request: Request, body: bytes, flags: int) -> OSError | None:
     if number == 0:
         return None
     told = f"{request.told}: {errno.errorcode.get(number, number)} ({os.strerror(number)})"
-    if flags & NLM_F_ACK_TLVS:
+    if flags & NLM_F_ACK_TLVS and flags & NLM_F_CAPPED:
         words = attributes(body, 4 + _HEADER.size).get(NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode()
         told += f": {words}" if words else ""
     if number == errno.EPERM:
@@ -514,11 +561,15 @@ def _failure(request: Request, body: bytes, flags: int) -> OSError | None:
 
 
 def _name(name: str) -> bytes:
-    """IFLA_IFNAME. Raises ValueError for what no device can be called."""
+    return attribute(IFLA_IFNAME, _interface(name) + b"\0")
+
+
+def _interface(name: str) -> bytes:
+    """The name of a device. Raises ValueError for what no device can be called."""
     raw = os.fsencode(name)
     if not 0 < len(raw) < IFNAMSIZ or raw in (b".", b"..") or any(byte in b"/: \t\n\v\f\r\0" for byte in raw):
         raise ValueError(f'"{name}" cannot be the name of a network device: 1 to 15 bytes, no space, "/" or ":"')
-    return attribute(IFLA_IFNAME, raw + b"\0")
+    return raw
 
 
 def _properties(mtu: int | None = None, mac: str | None = None, master: int | None = None) -> bytes:

@@ -63,10 +63,8 @@ def _run(commands: str, json: bool) -> str:
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
         failed = library.nft_run_cmd_from_buffer(context, commands.encode())
-        output, said = (
-            library.nft_ctx_get_output_buffer(context).decode(),
-            library.nft_ctx_get_error_buffer(context).decode(),
-        )
+        output: str = library.nft_ctx_get_output_buffer(context).decode()
+        said: str = library.nft_ctx_get_error_buffer(context).decode()
     finally:
         library.nft_ctx_free(context)
     if failed:
@@ -107,25 +105,31 @@ def _run_program(commands: str, json: bool) -> str:
     program = next((path for place in PLACES if os.access(path := f"{place}/nft", os.X_OK)), None)
     if program is None:
         raise NoNftables(errno.ENOSYS, f"neither {LIBRARY} nor nft is here: install nftables")
-    done = subprocess.run(
-        [program, *(["-j"] if json else []), "-f", "-"], input=commands, capture_output=True, text=True
-    )
+    words = ["-j", commands] if json else ["-f", "-"]
+    done = subprocess.run([program, *words], input=commands, capture_output=True, text=True)
     if done.returncode:
         raise _failure(commands, done.stderr)
     return done.stdout
 
 
 def _failure(commands: str, said: str) -> OSError:
-    """The OSError for what nft said: the line, the place in it and the reason, of which the reason is for everybody."""
-    lines = [line.strip() for line in said.splitlines() if "Error:" in line] or [said.strip() or "no reason given"]
-    reason = lines[0].partition("Error:")[2].strip() or lines[0]
-    reason = reason.removeprefix("Could not process rule:").strip()
-    number = _NUMBERS.get(reason.rpartition(";")[0] or reason, errno.EINVAL)
-    command = said.splitlines()[1].strip() if len(said.splitlines()) > 1 else commands.strip().splitlines()[0]
+    """The OSError for what nft said: where, "Error:", the reason, and the line with a mark below the place in it.
+
+    The library always shows the first line of the transaction, so with several nothing is said about which it was.
+    """
+    told, _, reason = said.partition("Error:")
+    reason, _, shown = reason.strip().partition("\n")
+    reason = reason.removeprefix("Could not process rule: ") or said.strip() or "it gives no reason"
+    lines = [line for line in commands.splitlines() if line and not line.startswith("#")]
+    if len(lines) == 1 or told.strip():
+        place = shown.partition("\n")[0].strip()
+    else:
+        place = f"({len(lines)} commands, {lines[0]} and so on)"
+    number = next((number for words, number in _NUMBERS.items() if reason.startswith(words)), errno.EINVAL)
     if number == errno.EPERM:
         reason += ": needs CAP_NET_ADMIN in the user namespace that owns this network namespace"
     kind = NoNftables if number in (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT) else OSError
-    return kind(number, f"nft {command}: {reason}")
+    return kind(number, f"nft {place}: {reason}")
 
 
 _NUMBERS = {

@@ -19,21 +19,24 @@ class Connection(Record):
     root: str
     """The engine's state directory."""
     endpoints: tuple[Endpoint, ...]
-    default: bool = True
+    way_out: bool = True
     """Whether the first network that leads anywhere is the way to everywhere else."""
 
     def __call__(self, pid: int, steps: Steps) -> None:
         """Make what the host needs for these networks, unless it is there, and connect the process to each."""
-        records = Records(self.root)
-        with records.locked():
-            networks = [make(records, endpoint.network, steps) for endpoint in self.endpoints]
-        way_out = self.default
-        for endpoint, network in zip(self.endpoints, networks, strict=True):
-            gateways = [gateway for gateway in network.gateways if gateway and not network.internal]
-            _attach(pid, network, endpoint, gateways if way_out else [], steps)
-            way_out = way_out and not gateways
-            if endpoint.ports:
-                publish(records, steps, endpoint, endpoint.ports)
+        establish(Records(self.root), self.endpoints, pid, steps, way_out=self.way_out)
+
+
+def establish(records: Records, endpoints: Sequence[Endpoint], pid: int, steps: Steps, *, way_out: bool) -> None:
+    """Connect a process to the networks of these endpoints. Raises OSError, NetworkError."""
+    with records.locked():
+        networks = [make(records, endpoint.network, steps) for endpoint in endpoints]
+    for endpoint, network in zip(endpoints, networks, strict=True):
+        gateways = [gateway for gateway in network.gateways if gateway and not network.internal]
+        _attach(pid, network, endpoint, gateways if way_out else [], steps)
+        way_out = way_out and not gateways
+        if endpoint.ports:
+            publish(records, steps, endpoint, endpoint.ports)
 
 
 def make(records: Records, name: str, steps: Steps) -> Network:
@@ -68,7 +71,11 @@ def make(records: Records, name: str, steps: Steps) -> Network:
 def unmake(network: Network, steps: Steps) -> None:
     """Remove it; what is not there is as good."""
     if network.driver == "physical" and has_device(network.device) and has_device(network.parent):
-        steps.detach_nic(network.device, network.parent)
+        try:
+            steps.detach_nic(network.device, network.parent)
+        except FileNotFoundError:  # it is no port, but the bridge may have its addresses: somebody was killed half-way
+            steps.attach_nic(network.device, network.parent)
+            steps.detach_nic(network.device, network.parent)
     if network.device:
         steps.withdraw(network.device)
         steps.remove_bridge(network.device)

@@ -59,26 +59,14 @@ def subnet_of_device(name: str) -> Subnet | None:
     return None
 
 
-# The host's ends of what containers have
-
-_MARK = 9
-"""Digits of a container's id in a device's name, which has at most 15 bytes."""
-
-
-def host_interface(container: str, number: int) -> str:
-    """What the host's end of a container's device is called."""
-    return f"veth{container[:_MARK]}{number}"
-
-
-def traffic_of(containers: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Bytes that each container (by its id) has received and sent: the counters of the host's ends, in one look.
-
-    What the host's end has sent, the container has received.
-    """
-    counted: dict[str, tuple[int, int]] = {}
+def own_addresses() -> list[str]:
+    """Every address that the host itself has."""
     with Netlink() as netlink:
-        for link in netlink.links():
-            if link.name.startswith("veth"):
-                received, sent = counted.get(link.name[4 : 4 + _MARK], (0, 0))
-                counted[link.name[4 : 4 + _MARK]] = received + link.tx_bytes, sent + link.rx_bytes
-    return {one: counted[one[:_MARK]] for one in containers if one[:_MARK] in counted}
+        return [address.address.partition("/")[0] for address in netlink.addresses()]
+
+
+def traffic(interfaces: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Bytes that came in and went out at each of these devices, as far as they are there; all in one look."""
+    wanted = set(interfaces)
+    with Netlink() as netlink:
+        return {link.name: (link.rx_bytes, link.tx_bytes) for link in netlink.links() if link.name in wanted}

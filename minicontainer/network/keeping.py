@@ -39,8 +39,9 @@ def take_down_later(root: str) -> None:
     child = clone3(0)
     if child == 0:
         try:
+            _let_go()
             if clone3(0) == 0:
-                _forked(root)
+                work(root)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -59,22 +60,24 @@ def work(root: str) -> None:
     networks = Networks(root, Steps())
     with contextlib.suppress(Exception):  # nobody is there to be told; `system repair` tells
         while True:
-            time.sleep(LINGER / 4)
             with networks.records.locked():
                 if not networks.take_down_idle(LINGER):
                     os.close(lock)  # before the other lock: who comes now, starts another of us
                     return
+            time.sleep(LINGER / 4)
 
 
-def _forked(root: str) -> None:
-    """A copy of whoever had the last container: without its files, its terminal, its signals."""
+def _let_go() -> None:
+    """Have nothing any more of whoever had the last container: its terminal, its files, its locks that hang on them.
+
+    Before whoever waits for us goes on: else a container might still look as if somebody watched over it.
+    """
     os.setsid()
     os.chdir("/")
     close_range(0)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    work(root)
 
 
 def _spawn(root: str) -> None:

@@ -8,14 +8,15 @@ have to wait, and the next container may be on its way. `keeping` does it a mome
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 
 from minicontainer.network import planning, ports
 from minicontainer.network.addresses import mac_of
-from minicontainer.network.connection import Connection, publish, rules, unmake
+from minicontainer.network.connection import establish, publish, rules, unmake
 from minicontainer.network.errors import NetworkError
-from minicontainer.network.host import host_interface
+from minicontainer.network.host import traffic
 from minicontainer.network.store import DEFAULT, PREDEFINED, Endpoint, Network, Records
 from minicontainer.network.wishes import Attachment, Port
 from minicontainer.record import Record
@@ -112,6 +113,7 @@ class Networks:
         Nothing of it is made. Raises NetworkError.
         """
         with self.records.locked():
+            self._withdraw_gone()
             there = self.records.of_container(who.id) if more else []
             given: list[tuple[Network, Endpoint, dict[str, str]]] = []
             chosen = ports.booked(self.records, published, who.id) if published else []
@@ -129,23 +131,31 @@ class Networks:
                 self.records.set_endpoints(network.name, [*others, endpoint], last)
             return [endpoint for _, endpoint, _ in given]
 
+    def obstacles(self, endpoints: Sequence[Endpoint]) -> list[str]:
+        """What of the host's is in the way of networks that are about to be made: other people's rules. A line each."""
+        found = [self.records.find(endpoint.network) for endpoint in endpoints]
+        if any(network and network.driver == "bridge" and not (network.made or network.internal) for network in found):
+            return list(self.steps.obstacles())
+        return []
+
     def leave(self, container: str, name: str | None = None) -> None:
         """Take back what a container that has ended had, everywhere, or on one network.
 
-        Its device is gone with its network namespace, or goes just now: nobody waits for that.
+        Its device is gone with its network namespace, or goes just now: nobody waits for that, nor for the kernel's
+        grace periods when a port is withdrawn. It is as if nobody answered there, until that has been done.
         """
         with self.records.locked():
-            idle = False
+            left = False
             for network in self.records.all():
                 endpoints = self.records.endpoints(network.name)
-                gone = [one for one in endpoints if one.container == container]
-                if not gone or name not in (None, network.name):
+                if name not in (None, network.name) or not any(one.container == container for one in endpoints):
                     continue
-                for endpoint in gone:
-                    self._unpublish(endpoint, endpoint.ports)
-                self.records.set_endpoints(network.name, [one for one in endpoints if one not in gone])
-                idle = idle or not self.records.living(network.name)
-            if idle:
+                after = [one for one in endpoints if one.container != container]
+                after += [one.replace(gone=True, names=()) for one in endpoints
+                          if one.container == container and one.ports]  # fmt: skip
+                self.records.set_endpoints(network.name, after)
+                left = left or not self.records.living(network.name) or any(one.gone for one in after)
+            if left:
                 from minicontainer.network.keeping import take_down_later
 
                 take_down_later(self.root)
@@ -155,7 +165,7 @@ class Networks:
         with self.records.locked():
             [endpoint] = self.join(who, [wanted], more=True)
             try:
-                Connection(self.root, (endpoint,), default=False)(pid, self.steps)
+                establish(self.records, [endpoint], pid, self.steps, way_out=False)
             except BaseException:
                 self._disconnect(pid, endpoint)
                 self.leave(who.id, endpoint.network)
@@ -171,6 +181,7 @@ class Networks:
                 raise NetworkError(f'container "{who.name}" is not on network "{network.name}"', 1)
             for endpoint in found:
                 self._unpublish(endpoint, endpoint.ports)
+                self._rewrite(endpoint, endpoint.replace(ports=()))
                 self._disconnect(pid, endpoint)
             self.leave(who.id, network.name)
 
@@ -180,6 +191,7 @@ class Networks:
         Raises NetworkError.
         """
         with self.records.locked():
+            self._withdraw_gone()
             endpoints = self.records.of_container(who.id)
             if not endpoints:
                 raise NetworkError(f'container "{who.name}" is on no network whose ports could be published', 1)
@@ -207,6 +219,19 @@ class Networks:
         """Where a container is connected."""
         return self.records.of_container(container)
 
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes that each container, by its id, has received and sent, by the counters of the host's ends.
+
+        What the host's end has sent, the container has received.
+        """
+        owners = {one.host_interface: one.container for network in self.records.all()
+                  for one in self.records.endpoints(network.name) if one.host_interface}  # fmt: skip
+        counted: dict[str, tuple[int, int]] = {}
+        for interface, (came, went) in traffic(owners).items():
+            received, sent = counted.get(owners[interface], (0, 0))
+            counted[owners[interface]] = received + went, sent + came
+        return counted
+
     # What is left over
 
     def idle(self) -> list[Network]:
@@ -216,6 +241,7 @@ class Networks:
     def take_down_idle(self, seconds: float = 0) -> bool:
         """Take down what the host has of idle networks, if they have been so for long enough; whether some are not."""
         with self.records.locked():
+            self._withdraw_gone()
             waiting = False
             for network in self.idle():
                 if self.records.idle_for(network.name, time.time()) < seconds:
@@ -232,9 +258,10 @@ class Networks:
             for network in self.records.all():
                 for endpoint in self._bury_the_dead(network):
                     done.append(f'the end of network "{network.name}" in container "{endpoint.name}", which has ended')
-                if network.made and not self.records.endpoints(network.name):
-                    self._take_down(network)
-                    done.append(f'network "{network.name}" is taken down: no container is on it')
+                if self.records.endpoints(network.name) or not (network.made or network.automatic):
+                    continue
+                self._take_down(network)
+                done.append(f'network "{network.name}" is taken down: no container is on it')
             for name in self.records.half_made():
                 self.records.forget(name)
                 done.append(f'network "{name}", half made or half removed')
@@ -260,11 +287,20 @@ class Networks:
         written = [after if (one.container, one.network) == key else one for one in others]
         self.records.set_endpoints(before.network, written)
 
+    def _withdraw_gone(self) -> None:
+        """Withdraw the ports of containers that have left, at last."""
+        for network in self.records.all():
+            endpoints = self.records.endpoints(network.name)
+            gone = [one for one in endpoints if one.gone]
+            if gone:
+                self.steps.unpublish([rule for one in gone for rule in rules(one, one.ports)])
+                self.records.set_endpoints(network.name, [one for one in endpoints if not one.gone])
+
     def _bury_the_dead(self, network: Network) -> list[Endpoint]:
         dead = planning.without_dead(self.records, network)
         for endpoint in dead:
             self._unpublish(endpoint, endpoint.ports)
-            if endpoint.host_interface:
+            if endpoint.host_interface and not endpoint.gone:
                 self.steps.disconnect(endpoint.host_interface)
         if dead:
             self.records.set_endpoints(network.name, self.records.living(network.name))
@@ -296,8 +332,9 @@ def _endpoint(
     who: Who, network: Network, wanted: Attachment, addresses: Sequence[str], others: Sequence[Endpoint]
 ) -> Endpoint:
     used = {one.interface for one in others}
-    number = next(number for number in range(len(used) + 1) if f"eth{number}" not in used)
-    interface = wanted.interface or f"eth{number}"
+    interface = wanted.interface or next(
+        name for number in range(len(used) + 1) if (name := f"eth{number}") not in used
+    )
     if interface in used:
         raise NetworkError(f'container "{who.name}" has a device "{interface}" already')
     first = next((address.partition("/")[0] for address in addresses if ":" not in address), "")
@@ -310,7 +347,7 @@ def _endpoint(
         interface=interface,
         addresses=tuple(addresses),
         mac=mac,
-        host_interface=host_interface(who.id, number) if network.device else "",
+        host_interface=f"veth{os.urandom(5).hex()}" if network.device else "",
         names=tuple(name for name in names if name),
     )
 

@@ -8,7 +8,7 @@ import time
 from minicontainer.network import addresses
 from minicontainer.network.addresses import Subnet, read_subnet
 from minicontainer.network.errors import NetworkError
-from minicontainer.network.host import has_device, subnet_of_device, taken_subnets
+from minicontainer.network.host import has_device, own_addresses, subnet_of_device, taken_subnets
 from minicontainer.network.store import DEFAULT, PREDEFINED, Endpoint, Network, Records
 from minicontainer.network.wishes import Attachment, is_name
 
@@ -109,14 +109,17 @@ def given(records: Records, network: Network, wanted: Attachment, container: str
     others = [one for one in records.endpoints(network.name) if one.container != container]
     owners = {address.partition("/")[0]: one for one in others for address in one.addresses}
     last, found = records.last_given(network.name), list[str]()
+    hosts = own_addresses() if network.parent else []
     for subnet_text, gateway, range in zip(network.subnets, network.gateways, network.ranges, strict=True):
         subnet = read_subnet(subnet_text)
         static = wanted.ip if subnet.version == 4 else wanted.ip6
 
-        def is_taken(address: str, gateway: str = gateway) -> bool:
+        reserved = {gateway, *hosts}
+
+        def is_taken(address: str, reserved: set[str] = reserved, owners: dict[str, Endpoint] = owners) -> bool:
             """A container that is not alive any more has none."""
             owner = owners.get(address)
-            return address == gateway or (owner is not None and records.alive(owner.container))
+            return address in reserved or (owner is not None and (owner.gone or records.alive(owner.container)))
 
         if static:
             if static not in subnet:
@@ -125,8 +128,8 @@ def given(records: Records, network: Network, wanted: Attachment, container: str
                 whose = "its gateway's" if static == gateway else "the subnet's own"
                 raise NetworkError(f'the address {static} of network "{network.name}" is {whose}: choose another')
             if is_taken(static):
-                raise NetworkError(f'the address {static} of network "{network.name}" is taken by container '
-                                   f'"{owners[static].name}"')  # fmt: skip
+                whose = "the host" if static in hosts else f'container "{owners[static].name}"'
+                raise NetworkError(f'the address {static} of network "{network.name}" is taken by {whose}')
             address: str | None = static
         else:
             pool = read_subnet(range) if range else None
@@ -144,7 +147,7 @@ def given(records: Records, network: Network, wanted: Attachment, container: str
 
 def without_dead(records: Records, network: Network) -> list[Endpoint]:
     """The endpoints of containers that are not alive: whoever made them was killed."""
-    return [one for one in records.endpoints(network.name) if not records.alive(one.container)]
+    return [one for one in records.endpoints(network.name) if one.gone or not records.alive(one.container)]
 
 
 # What cannot be

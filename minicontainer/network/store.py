@@ -85,6 +85,8 @@ class Endpoint(Record):
     """Those that others know it by."""
     ports: tuple[Port, ...] = ()
     """Published ones, each with its port of the host."""
+    gone: bool = False
+    """Its container has left; its ports are still to be withdrawn, and its address is nobody else's before that."""
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Endpoint:
@@ -217,7 +219,7 @@ class Records:
 
     def living(self, name: str) -> list[Endpoint]:
         """Those whose containers are alive."""
-        return [endpoint for endpoint in self.endpoints(name) if self.alive(endpoint.container)]
+        return [one for one in self.endpoints(name) if not one.gone and self.alive(one.container)]
 
     def idle_for(self, name: str, now: float) -> float:
         """Seconds since somebody came or left."""
@@ -240,7 +242,8 @@ class Records:
 
     def of_container(self, container: str) -> list[Endpoint]:
         """Every endpoint of a container."""
-        return [one for network in self.all() for one in self.endpoints(network.name) if one.container == container]
+        everybody = (one for network in self.all() for one in self.endpoints(network.name))
+        return [one for one in everybody if one.container == container and not one.gone]
 
     def _endpoints(self, name: str) -> tuple[list[Endpoint], dict[str, str]]:
         try:

@@ -79,6 +79,8 @@ class Steps(Record):
     disconnect: Callable[..., None] = _ours("bridge")
     connect_directly: Callable[..., None] = _ours("bridge")
     disconnect_directly: Callable[..., None] = _ours("bridge")
+    attach_nic: Callable[..., list[str]] = _ours("bridge")
+    detach_nic: Callable[..., None] = _ours("bridge")
     isolate: Callable[..., None] = _ours("nat")
     masquerade: Callable[..., None] = _ours("nat")
     publish: Callable[..., None] = _ours("nat")

@@ -16,25 +16,33 @@ import os
 from collections.abc import Iterator, Sequence
 
 from minicontainer.linux.netlink import (
+    RT_SCOPE_UNIVERSE,
+    RTPROT_KERNEL,
     Netlink,
     change_link,
     inside,
+    moved_address,
+    moved_route,
     new_address,
     new_route,
+    no_address,
     opened_namespace,
+    parse_address,
+    parse_network,
+    question,
 )
 
 
 def create_bridge(name: str, addresses: Sequence[str] = (), mtu: int | None = None, *, mac: str | None = None) -> None:
     """Make a bridge, give the host these addresses on it (``172.17.0.1/16``), and switch it on.
 
-    Raises OSError: EEXIST (a device has that name), EPERM (needs CAP_NET_ADMIN); ValueError (no name, no address).
-    Nothing is left of it then.
+    Its MAC address is `mac`, or a random one, for as long as it is there. Raises OSError: EEXIST (a device has that
+    name), EPERM (needs CAP_NET_ADMIN); ValueError (no name, no address). Nothing is left of it then.
     """
     with Netlink() as kernel:
-        kernel.add_bridge(name, mtu, mac)
+        kernel.add_bridge(name, mtu, mac or _random_mac())
         with _undone(kernel, name):
-            _settle(name, bool([address for address in addresses if ":" in address]), route_localnet=1)
+            _settle(name, any(":" in address for address in addresses), route_localnet=1)
             for address in addresses:
                 kernel.add_address(name, address)
             kernel.set_link(name, up=True)
@@ -71,9 +79,9 @@ def connect(
         here.add_veth(host_interface, interface, namespace, here.index(bridge), mtu, mac)
         with _undone(here, host_interface):
             _settle(host_interface, ipv6=False)
-            _configure(there, namespace, interface, addresses, gateways)
-            here.set_link(host_interface, up=True)
-            here.index(host_interface), there.index(interface)  # the kernel sees to it, when asked, that both can send
+            _switch_on(there, namespace, interface, addresses)
+            up = change_link(host_interface, up=True, hairpin=_frames_are_filtered() or None)
+            here.ask(up, question(host_interface))
             _add_routes(there, interface, gateways)
     return host_interface
 
@@ -110,10 +118,14 @@ def connect_directly(
     """
     with opened_namespace(pid) as namespace, Netlink() as here, Netlink(namespace=namespace) as there:
         mode = mode or {"macvlan": "bridge", "ipvlan": "l2"}.get(kind, "")
-        here.add_virtual(kind, interface, here.index(parent), mode, namespace, mtu, mac)
+        try:
+            here.add_virtual(kind, interface, here.index(parent), mode, namespace, mtu, mac)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise OSError(error.errno, f"{error.strerror}: this kernel has no {kind} devices") from None
+            raise
         with _undone(there, interface):
-            _configure(there, namespace, interface, addresses, gateways)
-            there.index(interface)
+            _switch_on(there, namespace, interface, addresses)
             _add_routes(there, interface, gateways)
 
 
@@ -123,33 +135,138 @@ def disconnect_directly(pid: int, interface: str) -> None:
         there.delete_link(interface)
 
 
-def _configure(
-    there: Netlink, namespace: int, interface: str, addresses: Sequence[str], gateways: Sequence[str]
-) -> None:
-    """Switch a container's device on, and give it its addresses."""
+def attach_nic(bridge: str, nic: str) -> list[str]:
+    """Make a network card of the host a port of a bridge: containers are then neighbours of whoever is on its cable.
+
+    A port has no use for addresses, so the card's go to the bridge, and with them the routes that led through it and
+    its MAC address, by which the neighbours know it. Returns the addresses. What is on the way meanwhile is lost.
+
+    Raises OSError: ENODEV (no such card, no such bridge), EBUSY (a port of another), ELOOP (a bridge), EINVAL (the
+    loopback), EPERM; ValueError. Everything is as before then.
+    """
+    with Netlink() as kernel, contextlib.ExitStack() as back:
+        card, switch = kernel.link(nic), kernel.link(bridge)
+        if card.master:
+            raise OSError(errno.EBUSY, f'"{nic}" is a port of another bridge, or of this one already')
+        kernel.set_link(nic, master=switch.index)
+        back.callback(kernel.set_link, nic, master=0)
+        kernel.set_link(bridge, mac=card.mac, up=True)
+        back.callback(kernel.set_link, bridge, mac=switch.mac, up=switch.up)
+        for setting in ("disable_ipv6", "accept_ra"):  # a bridge without addresses of IPv6 has had it off
+            with contextlib.suppress(FileNotFoundError):
+                found = _get(f"/proc/sys/net/ipv6/conf/{bridge}/{setting}")
+                _set(f"/proc/sys/net/ipv6/conf/{bridge}/{setting}", _get(f"/proc/sys/net/ipv6/conf/{nic}/{setting}"))
+                back.callback(_set, f"/proc/sys/net/ipv6/conf/{bridge}/{setting}", found)
+        moved = _move(kernel, card.index, switch.index, None, back)
+        back.pop_all()
+    return moved
+
+
+def detach_nic(bridge: str, nic: str, addresses: Sequence[str] | None = None) -> None:
+    """Undo `attach_nic`: `addresses`, or all that the bridge has, go back to the card, and the routes that need them.
+
+    Raises OSError, ValueError; everything is as before then.
+    """
+    with Netlink() as kernel, contextlib.ExitStack() as back:
+        card, switch = kernel.link(nic), kernel.link(bridge)
+        if card.master != switch.index:
+            raise OSError(errno.ENOENT, f'"{nic}" is no port of "{bridge}"')
+        kernel.set_link(nic, master=0, up=True)
+        back.callback(kernel.set_link, nic, master=switch.index)
+        _move(kernel, switch.index, card.index, addresses, back)
+        back.pop_all()
+        kernel.set_link(bridge, mac=_random_mac())
+
+
+def _move(
+    kernel: Netlink, source: int, target: int, addresses: Sequence[str] | None, back: contextlib.ExitStack
+) -> list[str]:
+    """Move addresses of a device, and the routes through it that go with the last of them, to another."""
+    found = [known for known in kernel.addresses(source) if known.scope == RT_SCOPE_UNIVERSE]
+    wanted = [known for known in found if addresses is None or known.address in addresses]
+    routes = [known for known in kernel.routes() if known.index == source and known.protocol != RTPROT_KERNEL]
+    if addresses is not None:
+        routes = [route for route in routes if any(_leads(known.address, route.gateway) for known in wanted)]
+    routes.sort(key=lambda route: route.gateway != "")  # a gateway must be reached by then
+    for route in reversed(routes):
+        kernel.ask(moved_route(route, source, remove=True))
+        back.callback(kernel.ask, moved_route(route, source))
+    for known in reversed(wanted):  # the first of a subnet would take the others with it
+        kernel.ask(no_address(source, known.address))
+        back.callback(kernel.ask, moved_address(known, source))
+    for known in wanted:
+        kernel.ask(moved_address(known, target))
+        back.callback(kernel.ask, no_address(target, known.address))
+    for route in routes:
+        kernel.ask(moved_route(route, target))
+        back.callback(kernel.ask, moved_route(route, target, remove=True))
+    return [known.address for known in wanted]
+
+
+def _leads(address: str, gateway: str) -> bool:
+    """Whether the network of ``172.17.0.1/16`` has the gateway in it."""
+    family, raw, length = parse_network(address)
+    if not gateway or parse_address(gateway)[0] != family:
+        return False
+    rest = len(raw) * 8 - length
+    return int.from_bytes(raw, "big") >> rest == int.from_bytes(parse_address(gateway)[1], "big") >> rest
+
+
+def _switch_on(there: Netlink, namespace: int, interface: str, addresses: Sequence[str]) -> None:
+    """Give a container's device its addresses, and switch it on."""
     with inside(namespace):
-        _settle(interface, bool([address for address in addresses if ":" in address]))
+        _settle(interface, any(":" in address for address in addresses))
     index = there.index(interface)
     requests = [new_address(index, address, interface) for address in addresses]
     there.ask(*requests, change_link(interface, up=True))
 
 
 def _add_routes(there: Netlink, interface: str, gateways: Sequence[str]) -> None:
-    if gateways:
-        index = there.index(interface)
-        there.ask(*[new_route(index, "default", gateway) for gateway in gateways])
+    """Send by the gateways what is for elsewhere. The question sees to it that the device can send by now."""
+    index = there.index(interface)
+    there.ask(question(interface), *[new_route(index, "default", gateway) for gateway in gateways])
+
+
+def _random_mac() -> str:
+    """A MAC address that is nobody's: the second lowest bit of the first byte says "locally administered".
+
+    A bridge that is given none takes the lowest of its ports', and changes it as they come and go: then nobody's
+    neighbour table is right any more.
+    """
+    return "02:" + os.urandom(5).hex(":")
+
+
+def _frames_are_filtered() -> bool:
+    """Whether rules for packets see the frames that a bridge passes on (br_netfilter).
+
+    What a container sends to a published port of its own is then turned around in the bridge, and goes back into the
+    port that it came from, which a switch does only where it is told to.
+    """
+    try:
+        return _get("/proc/sys/net/bridge/bridge-nf-call-iptables") == 1
+    except FileNotFoundError:
+        return False
 
 
 def _settle(name: str, ipv6: bool, route_localnet: int = 0) -> None:
-    """Settings of a device: no IPv6 where it has no use, and where it has, no advice from whoever calls himself a router.
+    """Settings of a device: no IPv6 where it has no use; where it has, no advice from whoever calls itself a router.
 
     A container could (CVE-2020-10749). `route_localnet` lets what the host sends from 127.0.0.1 out through it.
     """
     with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
-        _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", 0)
         _set(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", not ipv6)
+        if ipv6:
+            _set(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", 0)
     if route_localnet:
         _set(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", 1)
+
+
+def _get(path: str) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 16))
+    finally:
+        os.close(fd)
 
 
 def _set(path: str, value: int) -> None:

@@ -24,7 +24,133 @@ if TYPE_CHECKING:
 
 TABLE = "inet minicontainer"
 
-_RULES = f"""
+
+def isolate(bridge: str, internal: bool = False) -> None:
+    """Let nothing pass to a bridge but answers and what is published; if `internal`, nothing in or out at all.
+
+    Between the bridge and the host itself everything passes. Raises OSError: EPERM, ENOSYS (no nftables); ValueError.
+    """
+    _add(bridge, [("internal", f'"{_name(bridge)}"', "")] if internal else [])
+
+
+def masquerade(bridge: str, subnets: Sequence[str]) -> None:
+    """Let what the bridge's subnets (``172.17.0.0/16``) send to elsewhere go out with the host's own address.
+
+    Switches forwarding on, for each family that a subnet is of. Raises OSError, ValueError.
+    """
+    elements = []
+    for subnet in map(_subnet, subnets):
+        six = "6" if ":" in subnet else ""
+        elements += [(f"subnets{six}", subnet, ""), (f"hairpin{six}", f"{subnet} . {subnet}", "")]
+        _forward(bridge, six)
+    _add(bridge, elements)
+
+
+def publish(bridge: str, ports: Sequence[Port]) -> None:
+    """Have what comes for a port of the host go to a container's, for all `ports` at once.
+
+    Each is (protocol, host's address, host's port, container's address, container's port); "" or "0.0.0.0" or "::" is
+    every address of the host. Raises OSError: EADDRINUSE (one is another's; none is then published), ValueError.
+    """
+    elements = [_element(port) for port in ports]
+    try:
+        _add(bridge, elements)
+    except FileExistsError:
+        raise OSError(errno.EADDRINUSE, _taken(elements)) from None
+    for six in sorted({"6" if ":" in port[3] else "" for port in ports}):
+        _forward(bridge, six)
+    _forget_direct(ports)
+
+
+def unpublish(ports: Sequence[Port]) -> None:
+    """Undo `publish`, for ports that are and for ports that are not there."""
+    elements = [_element(port) for port in ports]
+    try:
+        nftables.run(_lines("delete", [(where, key, "") for where, key, _ in elements], ""))
+    except FileNotFoundError:
+        for where, key, _ in elements:
+            with contextlib.suppress(FileNotFoundError):
+                nftables.run(_lines("delete", [(where, key, "")], ""))
+    _forget_translated(ports)
+
+
+def withdraw(bridge: str) -> None:
+    """Take everything of a bridge out of the table, and with the last bridge the table itself."""
+    table = nftables.listing(f"list table {TABLE}")
+    if not table:
+        return
+    theirs, others = [], False
+    found: dict[str, int] = {}
+    for entry in table:
+        for kind in ("set", "map"):
+            if kind in entry:
+                name = entry[kind]["name"]
+                for key, comment, value in _elements(entry[kind].get("elem", [])):
+                    if name == "forwarding":
+                        found[key] = value
+                    elif comment == bridge:
+                        theirs.append((name, key, ""))
+                    elif name == "bridges":
+                        others = True
+    if others:
+        nftables.run(_lines("delete", theirs, ""))
+        return
+    nftables.run(f"delete table {TABLE}")
+    for family, value in found.items():
+        _set(_FORWARDING["6" if family == "ipv6" else ""][1], value)
+
+
+def obstacles() -> list[str]:
+    """A line for each other table that drops what is to be forwarded by default, which our accepting cannot change."""
+    lines = []
+    for entry in nftables.listing("list chains"):
+        chain = entry.get("chain", {})
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop":
+            table = f"{chain['family']} {chain['table']}"
+            lines.append(
+                f"the packet filter's table {table} drops by default what is to be forwarded (chain {chain['name']}): "
+                f"containers reach no other network unless it accepts: nft insert rule {table} {chain['name']} accept"
+            )
+    return lines
+
+
+def _forget_translated(ports: Sequence[Port]) -> None:
+    """Make the kernel forget the connections that came by these ports, or their next packet would still go there."""
+    from minicontainer.linux.conntrack import connections, forget
+
+    ways = {(protocol, host_port, _address(to), to_port) for protocol, _, host_port, to, to_port in ports}
+    for protocol, six in sorted({(port[0], ":" in port[3]) for port in ports}):
+        forget(
+            known
+            for known in connections(protocol, six)
+            if (protocol, known.original.destination_port, known.reply.source, known.reply.source_port) in ways
+            and known.original.destination != known.reply.source
+        )
+
+
+def _forget_direct(ports: Sequence[Port]) -> None:
+    """Make the kernel forget what went to these ports of the host itself: UDP has no end, and would go on so."""
+    wanted = {(":" in port[3], port[2]) for port in ports if port[0] == "udp"}
+    if not wanted:
+        return
+    from minicontainer.linux.conntrack import connections, forget
+    from minicontainer.linux.netlink import Netlink
+
+    with Netlink() as kernel:
+        local = {found.address.partition("/")[0] for found in kernel.addresses()}
+    for six in sorted({six for six, _ in wanted}):
+        forget(
+            known
+            for known in connections("udp", six)
+            if (six, known.original.destination_port) in wanted
+            and known.original.destination in local
+            and known.original.destination == known.reply.source
+        )
+
+
+def _rules() -> str:
+    """The table with its rules, and with nothing in its sets."""
+    return f"""
 create table {TABLE}
 
 # Who is who. The comment of an element is the bridge that it belongs to.
@@ -82,92 +208,6 @@ add rule {TABLE} postrouting oifname != @bridges ip6 saddr @subnets6 masquerade
 """
 
 
-def isolate(bridge: str, internal: bool = False) -> None:
-    """Let nothing pass to a bridge but answers and what is published; if `internal`, nothing in or out at all.
-
-    Between the bridge and the host itself everything passes. Raises OSError: EPERM, ENOSYS (no nftables); ValueError.
-    """
-    _add(bridge, [("internal", f'"{_name(bridge)}"', "")] if internal else [])
-
-
-def masquerade(bridge: str, subnets: Sequence[str]) -> None:
-    """Let what the bridge's subnets (``172.17.0.0/16``) send to elsewhere go out with the host's own address.
-
-    Switches forwarding on, for each family that a subnet is of. Raises OSError, ValueError.
-    """
-    elements = []
-    for subnet in map(_subnet, subnets):
-        six = "6" if ":" in subnet else ""
-        elements += [(f"subnets{six}", subnet, ""), (f"hairpin{six}", f"{subnet} . {subnet}", "")]
-        _forward(bridge, six)
-    _add(bridge, elements)
-
-
-def publish(bridge: str, ports: Sequence[Port]) -> None:
-    """Have what comes for a port of the host go to a container's, for all `ports` at once.
-
-    Each is (protocol, host's address, host's port, container's address, container's port); "" or "0.0.0.0" or "::" is
-    every address of the host. Raises OSError: EADDRINUSE (one is another's; none is then published), ValueError.
-    """
-    try:
-        _add(bridge, [_element(port) for port in ports])
-    except FileExistsError as error:
-        raise OSError(errno.EADDRINUSE, f"{error.strerror}: the port is published already") from None
-    for six in {"6" if ":" in port[3] else "" for port in ports}:
-        _forward(bridge, six)
-
-
-def unpublish(ports: Sequence[Port]) -> None:
-    """Undo `publish`, for ports that are and for ports that are not there."""
-    elements = [_element(port) for port in ports]
-    try:
-        nftables.run(_lines("delete", [(where, key, "") for where, key, _ in elements], ""))
-    except FileNotFoundError:
-        for where, key, _ in elements:
-            with contextlib.suppress(FileNotFoundError):
-                nftables.run(_lines("delete", [(where, key, "")], ""))
-
-
-def withdraw(bridge: str) -> None:
-    """Take everything of a bridge out of the table, and with the last bridge the table itself."""
-    table = nftables.listing(f"list table {TABLE}")
-    if not table:
-        return
-    theirs, others = [], False
-    found: dict[str, int] = {}
-    for entry in table:
-        for kind in ("set", "map"):
-            if kind in entry:
-                name = entry[kind]["name"]
-                for key, comment, value in _elements(entry[kind].get("elem", [])):
-                    if name == "forwarding":
-                        found[key] = value
-                    elif comment == bridge:
-                        theirs.append((name, key, ""))
-                    elif name == "bridges":
-                        others = True
-    if others:
-        nftables.run(_lines("delete", theirs, ""))
-        return
-    nftables.run(f"delete table {TABLE}")
-    for family, value in found.items():
-        _set(_FORWARDING["6" if family == "ipv6" else ""][1], value)
-
-
-def obstacles() -> list[str]:
-    """A line for each other table that drops what is to be forwarded by default, which our accepting cannot change."""
-    lines = []
-    for entry in nftables.listing("list chains"):
-        chain = entry.get("chain", {})
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop":
-            table = f"{chain['family']} {chain['table']}"
-            lines.append(
-                f"the packet filter's table {table} drops by default what is to be forwarded (chain {chain['name']}): "
-                f"containers reach no other network unless it accepts: nft insert rule {table} {chain['name']} accept"
-            )
-    return lines
-
-
 _FORWARDING = {
     "": ("ipv4", "/proc/sys/net/ipv4/ip_forward"),
     "6": ("ipv6", "/proc/sys/net/ipv6/conf/all/forwarding"),
@@ -194,7 +234,19 @@ def _add(bridge: str, elements: list[tuple[str, str, str]]) -> None:
             return nftables.run(commands)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):  # somebody else has made it meanwhile
-                return nftables.run(_RULES + commands)
+                return nftables.run(_rules() + commands)
+
+
+def _taken(elements: Iterable[tuple[str, str, str]]) -> str:
+    """Which of these ports lead elsewhere, and where to."""
+    told = []
+    for where in {where for where, _, _ in elements}:
+        wanted = {key: value for name, key, value in elements if name == where}
+        for entry in nftables.listing(f"list map {TABLE} {where}"):
+            for key, comment, value in _elements(entry.get("map", {}).get("elem", [])):
+                if key in wanted and wanted[key] != f" : {_text(value)}":
+                    told.append(f"{key} leads to {_text(value)} ({comment})")
+    return f"published already: {', '.join(sorted(told)) or 'by somebody who has just gone'}"
 
 
 def _lines(verb: str, elements: Iterable[tuple[str, str, str]], comment: str) -> str:

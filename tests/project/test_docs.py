@@ -85,6 +85,8 @@ def options_that_are_not(line: str) -> Iterator[str]:
         yield f"{program} {command}"
         return
     known = told(program, command)
+    if "WHAT --help says more" in known:  # network create, network ls
+        known = told(program, command, words[0])
     for word in words:
         if word in (";", "|", "busybox", "&&"):  # from the image on, the words are the container's
             return
