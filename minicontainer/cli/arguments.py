@@ -117,7 +117,7 @@ def _network_options(parser: Parser) -> None:
 
 def _network(parser: Parser) -> None:
     parser.epilog = "minicontainer network WHAT --help says more"
-    what = ("create", "ls", "inspect", "rm", "prune", "connect", "disconnect")
+    what = ("create", "ls", "inspect", "rm", "prune", "connect", "disconnect", "graph")
     parser.add_argument("what", choices=what, metavar="WHAT", help=", ".join(what))
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
 
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.linux.recording import Told
+    from minicontainer.network.graph import Graph
     from minicontainer.network.networks import Networks
     from minicontainer.network.store import Endpoint
     from minicontainer.network.wishes import Attachment, Port
@@ -439,6 +440,13 @@ class Engine:
         from minicontainer.engine import networks
 
         return networks.shown(self.store, config, self._steps)
+
+    def network_graph(self) -> Graph:
+        """What networks there are now, and which containers are on them, to be drawn. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        running = [(config, state) for config, state in self.containers() if state.status == "running"]
+        return networks.graph(self.store, running, self._steps)
 
     def _connection(self, config: Config) -> Connect | None:
         if not config.networks:

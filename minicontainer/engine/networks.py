@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minicontainer.network.graph import Graph
     from minicontainer.runtime.birth import Connect
 
 SHARED = "container:"
@@ -219,6 +220,19 @@ def shown(store: Store, config: Config, steps: Steps) -> dict[str, Any]:
         },
         "Ports": ports,
     }
+
+
+def graph(store: Store, running: Sequence[tuple[Config, State]], steps: Steps) -> Graph:
+    """What networks there are now, and these containers on them. Raises EngineError."""
+    from minicontainer.network.graph import look
+
+    known, pids, endpoints = _networks(store, steps), dict[str, int](), list[Endpoint]()
+    for config, state in running:
+        if config.networks and state.pid and shared_with(config) is None:
+            pids[config.id] = state.pid
+            endpoints += endpoints_of(store, config, steps)
+    with told():
+        return look(known.all(), endpoints, pids)
 
 
 @contextlib.contextmanager
