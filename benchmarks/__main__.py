@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import grading, groups, runtime_start, shell_start, stats, warm_start
+from benchmarks import grading, groups, networks, runtime_start, shell_start, stats, warm_start
 from benchmarks.measure import Report, circumstances
 
 MODULES = {
@@ -15,6 +15,7 @@ MODULES = {
     "groups": groups,
     "shell_start": shell_start,
     "runtime_start": runtime_start,
+    "networks": networks,
     "stats": stats,
     "grading": grading,
 }

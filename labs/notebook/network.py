@@ -148,6 +148,8 @@ def main() -> None:
         steps = steps.with_functions({name: made for name, made in functions.items() if name in Steps.names()})
     with Netlink() as kernel:
         kernel.set_link("lo", up=True)
+    with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+        file.write("0")  # a new namespace has what the host has: here, whoever wants it on must switch it on
     with place() as first, place() as second, place() as outside:
         nodes: dict[str, int | None] = {"the container": first, "its neighbour": second, "the host": None}
         nodes["outside"] = outside

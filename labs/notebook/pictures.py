@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from labs.notebook.network import KINDS, Journey
+from labs.notebook.network import KINDS, Journey, Sighting
 from labs.notebook.network import journey as followed
 from minicontainer.linux import Namespace
 
@@ -413,18 +413,25 @@ def drawn_journey(way: Journey) -> Figure:
     for place, x in across.items():
         axes.text(x, 0.72, place[1], ha="center", va="center", family=MONO, size=9, color=INK)
         axes.plot([x, x], [0.4, -len(rows) - 0.1], color="#bbbbbb", lw=1.0, zorder=1)
-    before = None
+    before: Sighting | None = None
     for row, one in enumerate(rows):
         x, y = across[one.node, one.device], -row - 0.3
-        same = before is not None and before.answer == one.answer
+        changed = False
         if before is not None:
-            start = (across[before.node, before.device], y + 1)
-            style = {"color": INK if same else "#999999", "linestyle": "-" if same else ":"}
-            axes.add_patch(
-                FancyArrowPatch(start, (x, y), arrowstyle="-|>", mutation_scale=9, lw=1.0, zorder=2, **style)
+            same = before.answer == one.answer
+            changed = same and (before.source, before.destination) != (one.source, one.destination)
+            arrow = FancyArrowPatch(
+                (across[before.node, before.device], y + 1),
+                (x, y),
+                arrowstyle="-|>",
+                mutation_scale=9,
+                lw=1.0,
+                zorder=2,
+                color=INK if same else "#999999",
+                linestyle="-" if same else ":",
             )
+            axes.add_patch(arrow)
         axes.plot([x], [y], "o" if not one.answer else "s", ms=5, color=OWN if not one.answer else GONE, zorder=3)
-        changed = same and (before.source, before.destination) != (one.source, one.destination)
         text = f"{one.source} → {one.destination}"
         left = x > 13
         frame = {"ec": INK, "lw": 1.6} if changed else {"ec": "#dddddd", "lw": 0.5}
