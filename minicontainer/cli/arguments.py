@@ -36,11 +36,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="minicontainer",
         description="Containers, step by step.",
-        usage="minicontainer [--root DIR] [--steps FILE] COMMAND …",
+        usage="minicontainer [--root DIR] [--steps FILE] [--explain] COMMAND …",
         epilog="commands:\n" + "".join(f"  {name:<8} {help}\n" for name, (help, _, _) in COMMANDS.items()),
     )
     parser.add_argument("--root", metavar="DIR", help="keep all state below DIR")
     parser.add_argument("--steps", metavar="FILE", help="use the exercises in this notebook, module or directory")
+    add_explain(parser)
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
@@ -55,8 +56,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     subparser = Parser(prog=f"minicontainer {chosen.command}", description=f"{description}.", add_help=False)
     subparser.add_argument("--help", action="help", help="show this and stop")
     options(subparser)
+    add_explain(subparser)
     subparser.set_defaults(act=act)
-    return subparser.parse_args(chosen.rest, argparse.Namespace(root=chosen.root, steps=chosen.steps))
+    globally = argparse.Namespace(root=chosen.root, steps=chosen.steps)
+    arguments = subparser.parse_args(chosen.rest, globally)
+    arguments.explain_to = arguments.explain_to or chosen.explain_to
+    arguments.explain = arguments.explain or chosen.explain or bool(arguments.explain_to)
+    return arguments
+
+
+def add_explain(parser: Parser) -> None:
+    """Before the command or after it."""
+    parser.add_argument("--explain", action="store_true", help="show every system call, with its page in the manual")
+    parser.add_argument("--explain-to", metavar="FILE", help="likewise, in a file")
 
 
 def _run(parser: Parser) -> None:
@@ -89,7 +101,7 @@ def _container(parser: Parser) -> None:
 
 def _network_options(parser: Parser) -> None:
     add = parser.add_argument
-    names = "NAME, or NAME,ip=…,alias=…; none, host, container:NAME (bridge for root, else none)"
+    names = "NAME, or NAME,ip=…,alias=…; none, host, pasta, slirp4netns, container:NAME"
     add("--network", action="append", default=[], metavar="NETWORK", help=names)
     ports = "let a port of the host, on 127.0.0.1 unless told otherwise, lead to one of the container"
     add("-p", "--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help=ports)
@@ -105,7 +117,7 @@ def _network_options(parser: Parser) -> None:
 
 def _network(parser: Parser) -> None:
     parser.epilog = "minicontainer network WHAT --help says more"
-    what = ("create", "ls", "inspect", "rm", "prune", "connect", "disconnect")
+    what = ("create", "ls", "inspect", "rm", "prune", "connect", "disconnect", "graph")
     parser.add_argument("what", choices=what, metavar="WHAT", help=", ".join(what))
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 

@@ -234,7 +234,7 @@ def repair(arguments: argparse.Namespace) -> int:
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:
-    engine = Engine(arguments.root, arguments.steps)
+    engine = Engine(arguments.root, arguments.steps, explain=arguments.explain or None)
     engine.warn = _warn
     return engine
 
@@ -274,7 +274,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _default_network() -> str:
     """What a container is connected to unless the command line says."""
-    return os.environ.get("MINICONTAINER_NETWORK") or ("bridge" if os.geteuid() == 0 else "none")
+    if (said := os.environ.get("MINICONTAINER_NETWORK")) or os.geteuid() == 0:
+        return said or "bridge"
+    from minicontainer.network.userspace import usable
+
+    return usable() or "none"
 
 
 def _network_wishes(arguments: argparse.Namespace, networks: list[str]) -> dict[str, Any]:

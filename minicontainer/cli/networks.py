@@ -69,13 +69,20 @@ def republish(engine: Engine, names: list[str], publish: list[str], unpublish: l
 
 def network(arguments: argparse.Namespace) -> int:
     """``minicontainer network …``."""
-    from minicontainer.cli.arguments import Parser
+    from minicontainer.cli.arguments import Parser, add_explain
 
     description, options, act = COMMANDS[arguments.what]
     parser = Parser(prog=f"minicontainer network {arguments.what}", description=f"{description}.")
     options(parser)
+    add_explain(parser)
     _let_interrupt()
-    return act(parser.parse_args(arguments.rest, argparse.Namespace(root=arguments.root, steps=arguments.steps)))
+    chosen = parser.parse_args(arguments.rest, argparse.Namespace(root=arguments.root, steps=arguments.steps, act=act))
+    if (chosen.explain or chosen.explain_to) and not arguments.explain:
+        from minicontainer.cli.explain import explained
+
+        return explained(chosen)
+    chosen.explain = arguments.explain
+    return act(chosen)
 
 
 def _create_options(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +236,26 @@ def _disconnect(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _graph_options(parser: argparse.ArgumentParser) -> None:
+    formats = ("text", "svg", "json")
+    parser.add_argument("--format", choices=formats, default="text", help="a tree, a picture, or for programs (text)")
+
+
+def _graph(arguments: argparse.Namespace) -> int:
+    from minicontainer.network import drawing
+
+    graph = _engine(arguments).network_graph()
+    if arguments.format == "json":
+        import json
+
+        print(json.dumps(graph.asdict(), indent=2, ensure_ascii=False))
+    elif arguments.format == "svg":
+        print(drawing.as_svg(graph), end="")
+    else:
+        print(drawing.as_text(graph))
+    return 0
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Any], None], Callable[[argparse.Namespace], int]]] = {
     "create": ("make a network", _create_options, _create),
     "ls": ("list networks", _quiet, _list),
@@ -237,5 +264,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], None], Callable[[argparse.Namespa
     "prune": ("remove every network that no container is on", lambda parser: None, _prune),
     "connect": ("connect a container to one more network, also while it runs", _connect_options, _connect),
     "disconnect": ("take a container off a network", _pair, _disconnect),
+    "graph": ("draw what there is: bridges, addresses, containers, published ports", _graph_options, _graph),
 }
 """``minicontainer network WHAT`` → what it does, what sets up its options, what carries it out."""

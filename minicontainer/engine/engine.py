@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
     from minicontainer.engine.resources import Node, Statistics
+    from minicontainer.linux.recording import Told
+    from minicontainer.network.graph import Graph
     from minicontainer.network.networks import Networks
     from minicontainer.network.store import Endpoint
     from minicontainer.network.wishes import Attachment, Port
@@ -62,11 +64,15 @@ class Engine:
     """Containers under one directory, `root`; with `steps`, somebody's own steps laid over ours.
 
     `steps` is a notebook, a module or a directory of them (see `minicontainer.steps.loading`). In a process with
-    several threads, such as a notebook's kernel, containers are started by a helper process.
+    several threads, such as a notebook's kernel, containers are started by a helper process. `explain` is called each
+    time that a program was started or could not be, with the system calls by which it was done.
     """
 
-    def __init__(self, root: AnyPath | None = None, steps: AnyPath | None = None) -> None:
+    def __init__(
+        self, root: AnyPath | None = None, steps: AnyPath | None = None, *, explain: Told | None = None
+    ) -> None:
         self.store = Store(os.path.abspath(root or default_root()))
+        self._explain = explain
         self.warn: Callable[[str], object] = str
         """Told, a line each, what will not be as the user may think; whoever wants to hear it sets it."""
         self._steps, self._steps_path = Steps(), None
@@ -153,9 +159,10 @@ class Engine:
         try:
             connect = self._connection(config)
             if thread_count() == 1:
-                running = start(self._spec(config), self._steps, stdio, interrupts, connect=connect)
+                with self._explained():
+                    running = start(self._spec(config), self._steps, stdio, interrupts, connect=connect)
             else:
-                running = _zygote().start(self._spec(config), self._steps_path, stdio, connect)
+                running = _zygote().start(self._spec(config), self._steps_path, stdio, connect, self._explain)
         except BaseException:
             self._disconnected(config)
             self.store.set_state(config.id, State("created"))
@@ -163,6 +170,14 @@ class Engine:
             raise
         self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
         return running
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        if self._explain is None:
+            return contextlib.nullcontext()
+        from minicontainer.linux.recording import recording
+        from minicontainer.steps import step_of
+
+        return recording(self._explain, step_of)
 
     def run_detached(self, image: str, args: list[str], **options: Any) -> Config:
         """Create a container, start it, and let go of it: it runs on whatever becomes of us.
@@ -186,7 +201,8 @@ class Engine:
         self.store.set_state(config.id, State("starting", detached=True))
         try:
             connect = self._connection(config)
-            leave_alone(self.store, config, self._spec(config), self._steps, connect)
+            with self._explained():
+                leave_alone(self.store, config, self._spec(config), self._steps, connect)
         except BaseException:
             self._disconnected(config)
             os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
@@ -329,7 +345,8 @@ class Engine:
             console_size=_console_size() if terminal else None,
         )
         group = find_group(config.group)
-        running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
+        with self._explained():
+            running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
         return running.replace(group=None)  # it is not this program's: who puts that down leaves the container alone
 
     # All of them
@@ -426,6 +443,13 @@ class Engine:
         from minicontainer.engine import networks
 
         return networks.shown(self.store, config, self._steps)
+
+    def network_graph(self) -> Graph:
+        """What networks there are now, and which containers are on them, to be drawn. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        running = [(config, state) for config, state in self.containers() if state.status == "running"]
+        return networks.graph(self.store, running, self._steps)
 
     def _connection(self, config: Config) -> Connect | None:
         if not config.networks:

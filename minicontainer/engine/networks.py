@@ -16,7 +16,7 @@ from minicontainer.network.connection import Connection
 from minicontainer.network.errors import NetworkError
 from minicontainer.network.networks import Networks, Who
 from minicontainer.network.store import Endpoint
-from minicontainer.network.wishes import Attachment, Port
+from minicontainer.network.wishes import USERSPACE, Attachment, Port
 from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.failure import describe, explain
 from minicontainer.steps import Steps
@@ -24,6 +24,9 @@ from minicontainer.steps import Steps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from minicontainer.network.graph import Graph
+    from minicontainer.runtime.birth import Connect
 
 SHARED = "container:"
 """In place of a network's name: that container's network namespace."""
@@ -39,20 +42,34 @@ def check(config: Config) -> None:
     if config.ports and (sharing or not config.networks):
         reason = "the other container's ports are its own" if sharing else "it has no network that leads anywhere"
         raise EngineError(f"there is nothing to publish: {reason}; leave out --publish, or give --network bridge")
-    if config.networks and not sharing and os.geteuid() != 0:
+    if (program := userspace_of(config)) is not None:
+        _check_userspace(config, program)
+    elif config.networks and not sharing and os.geteuid() != 0:
         raise EngineError(
             f'network "{config.networks[0].network}" needs root: an ordinary user may not connect to the host\'s '
-            f"devices; use --network none"
+            f"devices; use --network pasta, or none"
         )
 
 
-def connection(store: Store, config: Config, steps: Steps, warn: Callable[[str], object]) -> Connection | None:
+def _check_userspace(config: Config, program: str) -> None:
+    from minicontainer.network import userspace
+
+    if len(config.networks) > 1:
+        raise EngineError(f"--network {program} carries all packets of a container: there is no other beside it")
+    if config.networks[0] != Attachment(program):
+        raise EngineError(f"--network {program} gives addresses and names itself: leave out ip=, mac= and alias=")
+    userspace.check(program)
+
+
+def connection(store: Store, config: Config, steps: Steps, warn: Callable[[str], object]) -> Connect | None:
     """What connects the container when it is born; its addresses and ports are its own from now on.
 
     None: nothing is to be connected. `warn` is told what will be in the way. Raises EngineError, StartError.
     """
     if config.networks[0].network.startswith(SHARED):
         return None
+    if (program := userspace_of(config)) is not None:
+        return _userspace(store, config, program, steps)
     if "NET_ADMIN" not in capget():
         raise EngineError(
             "networks need CAP_NET_ADMIN, which this process lacks: run it as root, or with --network none"
@@ -66,10 +83,30 @@ def connection(store: Store, config: Config, steps: Steps, warn: Callable[[str],
     return Connection(store.root, tuple(endpoints))
 
 
+def _userspace(store: Store, config: Config, program: str, steps: Steps) -> Connect:
+    """The ports are chosen here, so that whose port is taken can be told, and remembered in the mark."""
+    import json
+
+    from minicontainer.network.ports import booked
+    from minicontainer.network.userspace import Userspace
+
+    with told():
+        records = _networks(store, steps).records
+        with records.locked():
+            ports = tuple(booked(records, config.ports, config.id))
+    _mark(store, config, json.dumps([port.asdict() for port in ports]))
+    return Userspace(program, store.directory(config.id), ports)
+
+
 def release(store: Store, config: Config, steps: Steps) -> None:
     """Take back what a container that has ended had of networks."""
-    with told():
-        _networks(store, steps).leave(config.id)
+    if userspace_of(config) is not None:
+        from minicontainer.network import userspace
+
+        userspace.release(store.directory(config.id))
+    else:
+        with told():
+            _networks(store, steps).leave(config.id)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(store.networked(config.id))
 
@@ -79,6 +116,12 @@ def shared_with(config: Config) -> str | None:
     if config.networks and config.networks[0].network.startswith(SHARED):
         return config.networks[0].network.removeprefix(SHARED)
     return None
+
+
+def userspace_of(config: Config) -> str | None:
+    """The program that carries its packets; None: none does."""
+    names = [one.network for one in config.networks if one.network in USERSPACE]
+    return names[0] if names else None
 
 
 def connect(store: Store, config: Config, state: State, wanted: Attachment, steps: Steps) -> Config:
@@ -133,7 +176,20 @@ def republish(
 
 def endpoints_of(store: Store, config: Config, steps: Steps) -> list[Endpoint]:
     """Where a container is connected now."""
+    if (program := userspace_of(config)) is not None:
+        return _userspace_endpoint(store, config, program)
     return _networks(store, steps).of_container(config.id)
+
+
+def _userspace_endpoint(store: Store, config: Config, program: str) -> list[Endpoint]:
+    import json
+
+    try:
+        with open(store.networked(config.id), encoding="utf-8") as mark:
+            ports = tuple(Port(**port) for port in json.load(mark))
+    except FileNotFoundError:
+        return []
+    return [Endpoint(config.id, config.name, program, "", (), ports=ports)]
 
 
 def shown(store: Store, config: Config, steps: Steps) -> dict[str, Any]:
@@ -145,6 +201,8 @@ def shown(store: Store, config: Config, steps: Steps) -> dict[str, Any]:
             bound = {"HostIp": port.address, "HostPort": str(port.host_port)}
             ports.setdefault(f"{port.container_port}/{port.protocol}", []).append(bound)
     known = {network.name: network for network in networks.all()}
+    if userspace_of(config) is not None:
+        return {"Networks": {one.network: {} for one in endpoints}, "Ports": ports}
     return {
         "Networks": {
             one.network: {
@@ -162,6 +220,19 @@ def shown(store: Store, config: Config, steps: Steps) -> dict[str, Any]:
         },
         "Ports": ports,
     }
+
+
+def graph(store: Store, running: Sequence[tuple[Config, State]], steps: Steps) -> Graph:
+    """What networks there are now, and these containers on them. Raises EngineError."""
+    from minicontainer.network.graph import look
+
+    known, pids, endpoints = _networks(store, steps), dict[str, int](), list[Endpoint]()
+    for config, state in running:
+        if config.networks and state.pid and shared_with(config) is None:
+            pids[config.id] = state.pid
+            endpoints += endpoints_of(store, config, steps)
+    with told():
+        return look(known.all(), endpoints, pids)
 
 
 @contextlib.contextmanager
@@ -185,8 +256,10 @@ def _who(config: Config) -> Who:
     return Who(config.id, config.name, config.hostname)
 
 
-def _mark(store: Store, config: Config) -> None:
-    os.close(os.open(store.networked(config.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+def _mark(store: Store, config: Config, text: str = "") -> None:
+    fd = os.open(store.networked(config.id), os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.write(fd, text.encode())
+    os.close(fd)
 
 
 def _refuse_sharing(config: Config) -> None:
@@ -195,3 +268,5 @@ def _refuse_sharing(config: Config) -> None:
         raise EngineError(f'container "{config.name}" shares the network of "{other}": change that container\'s', 1)
     if "net" in config.shared:
         raise EngineError(f'container "{config.name}" is on the host\'s network: there is nothing to connect', 1)
+    if (program := userspace_of(config)) is not None:
+        raise EngineError(f'container "{config.name}" has {program} for a network, as it was created: that stays', 1)

@@ -67,8 +67,9 @@ _MACHINE = os.uname().machine
 
 # PyDLL, not CDLL: the interpreter lock stays with us during the call. The child that clone3 makes is a copy of this
 # thread alone; if the lock had been given away, nobody would be left in the child to give it back.
-_syscall = ctypes.PyDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
+syscall = ctypes.PyDLL(None, use_errno=True).syscall
+syscall.restype = ctypes.c_long
+"""syscall(2), by the number of the call and arguments as C has them. `recording` listens here, when it is asked to."""
 
 Argument = (
     int
@@ -91,7 +92,7 @@ def call(name: str, *args: Argument) -> int:
     ``pivot_root("/new", "/new"): EINVAL (Invalid argument)``.
     """
     while True:
-        result: int = _syscall(_number(name), *map(_as_c, args))
+        result: int = syscall(_number(name), *map(_as_c, args))
         if result >= 0:
             return result
         if ctypes.get_errno() != errno.EINTR:  # a signal that Python has noted; the call is made again, as PEP 475 does

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from minicontainer.network.errors import NetworkError
-from minicontainer.network.wishes import Port, is_name
+from minicontainer.network.wishes import USERSPACE, Port, is_name
 from minicontainer.record import Record
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEFAULT = "bridge"
 """The network that is made when it is first needed, and goes with its last container."""
 
-PREDEFINED = (DEFAULT, "host", "none")
+PREDEFINED = (DEFAULT, "host", "none", *USERSPACE)
 """Names that are always there."""
 
 

@@ -15,6 +15,9 @@ LOOPBACK = "127.0.0.1"
 
 PROTOCOLS = ("tcp", "udp")
 
+USERSPACE = ("pasta", "slirp4netns")
+"""In place of a network's name: the program that carries the packets of whom may make no network on the host."""
+
 MOST_PORTS = 4096
 """In one range."""
 
