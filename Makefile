@@ -87,7 +87,8 @@ $(INSTALLED): pyproject.toml constraints.txt vm/provision.sh minicontainer/cli/l
 	@printf '%s\n' "$(CURDIR)" >$@
 
 # Compiled here, once, because a start of the command must not pay for it: pip compiles what it copies, but our packages are
-# imported from this checkout, where an unprivileged user or PYTHONDONTWRITEBYTECODE would compile at every start.
+# imported from this checkout, where an unprivileged user or PYTHONDONTWRITEBYTECODE would compile at every start. By their
+# absolute paths, which are compiled in: others are put right in every function, at every import.
 $(VENV)/compiled: $(INSTALLED) $(SOURCES)
-	@$(BIN)/python -m compileall -q $(SOURCES)
+	@$(BIN)/python -m compileall -q $(abspath $(SOURCES))
 	@touch $@

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from minicontainer.engine import Engine
+from minicontainer.linux.capabilities import mask_of
+from minicontainer.linux.stub import elf
 from minicontainer.runtime import limits
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.steps import Steps
@@ -57,6 +60,24 @@ def of_a_group(
                 remove_group(group)
             calls += [call for call in removing if call[1] == "rmdir"]  # the rest is what EBUSY brings about
     return [(when, what, path.replace(name, HERE), value) for when, what, path, value in calls]
+
+
+def of_hardening(root: Path, directory: Path) -> Path:
+    """What the engine takes from a container unless asked otherwise, as start.c reads it; written into `directory`."""
+    engine = Engine(root)
+    config = engine.create("busybox", ["/bin/true"])
+    spec = engine._spec(config)
+    engine.remove(config)
+    held, loaded = spec.process.capabilities, spec.filter
+    assert held and loaded and spec.process.no_new_privileges
+    program, stub = directory / "filter", directory / "stub"
+    program.write_bytes(loaded[0])
+    stub.write_bytes(elf(os.uname().machine))
+    sets = [str(mask_of(names)) for names in (held.bounding, held.effective, held.permitted, held.inheritable)]
+    calls = [("inside", "readonly", path, "") for path in spec.readonly_paths]
+    calls += [("inside", "mask", path, "") for path in spec.masked_paths]
+    calls += [("inside", "capabilities", "", " ".join(sets)), ("inside", "filter", str(program), str(loaded[1]))]
+    return write([*calls, ("inside", "stub", str(stub), "")], directory / "hardening")
 
 
 def files_read_by(function: Callable[[], object]) -> list[str]:

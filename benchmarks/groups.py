@@ -84,7 +84,7 @@ def measure(rounds: int = ROUNDS) -> Report:
             made = calls.of_a_group(kind.limits, kind.controllers, group)
             files.append(str(calls.write(made, Path(directory, f"calls-{number}"))))
         python = kept.enter_context(Driven([sys.executable, "-m", "benchmarks.groups", own, *kinds]))
-        c = kept.enter_context(Driven([str(program), "", directory, *files]))
+        c = kept.enter_context(Driven([str(program), "", directory, "", *files]))
         subjects: dict[str, Callable[[], float]] = {}
         for number, name in enumerate([NO_GROUP, *kinds]):
             for side, program_of in (("C", c), ("Python", python)):

@@ -79,8 +79,9 @@ def _rounds(program: str, compiled: Path, work: Path, rounds: int) -> dict[str, 
         _kept_up(program, state),
     ):
         group = calls.write(calls.of_a_group(), work / "calls")
+        hardening = calls.of_hardening(state, work)
         rootfs = state / "images/busybox/rootfs"
-        with Driven([str(compiled), str(rootfs), str(work / "c"), str(group)]) as c:
+        with Driven([str(compiled), str(rootfs), str(work / "c"), str(hardening), str(group)]) as c:
             subjects: dict[str, Callable[[], float]] = {
                 SHELL: partial(command_time, [*ours, "--network", "bridge", *LIMITS, "busybox", "true"]),
                 WITHOUT: partial(command_time, [*ours, "--network", "none", *LIMITS, "busybox", "true"]),

@@ -1,14 +1,15 @@
 /*
  * The yardstick of the warm start: what a container costs when C makes the calls that our engine makes.
  *
- *     start ROOTFS WORK [CALLS…]
+ *     start ROOTFS WORK HARDENING [CALLS…]
  *
  * For every line that it reads it starts /bin/true in a new container, waits for its end, removes what belonged to it, and
  * prints how many milliseconds that took. ROOTFS is the read-only layer of the root file system, WORK a directory for the
- * rest. An empty ROOTFS leaves out everything that is not needed for seeing what a group costs: the container has a PID
- * namespace and nothing else. The line says which of the files CALLS has the calls on control groups that are to be made, as calls.py wrote them
- * down when the engine made them: 1 is the first, 0 is none of them, and the container has no group. Behind it the line
- * may name a bridge, 10.99.0.1/16, that the container is to be connected to.
+ * rest, HARDENING a file that says what is taken from the container, as calls.py had it from the engine. An empty ROOTFS
+ * leaves out everything that is not needed for seeing what a group costs: the container has a PID namespace and nothing
+ * else. The line says which of the files CALLS has the calls on control groups that are to be made, as calls.py wrote
+ * them down when the engine made them: 1 is the first, 0 is none of them, and the container has no group. Behind it the
+ * line may name a bridge, 10.99.0.1/16, that the container is to be connected to.
  *
  * The other calls and their order are those of minicontainer/engine and minicontainer/runtime/birth.py, as `strace -f`
  * shows them; where the engine changes, this has to follow, or the comparison is none.
@@ -17,11 +18,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <arpa/inet.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/if_link.h>
+#include <linux/mount.h>
 #include <linux/netlink.h>
 #include <linux/openat2.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/veth.h>
 #include <net/if.h>
 #include <poll.h>
@@ -32,13 +37,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <grp.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -66,6 +75,14 @@
 #ifndef SYS_openat2
 #define SYS_openat2 437
 #endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10
+#endif
+
+/* Of the two headers that have mount(2) and the newer calls, a C library may allow only one at a time. */
+#define MNT_DETACH 2
+int mount(const char *, const char *, const char *, unsigned long, const void *);
+int umount2(const char *, int);
 
 static const char *rootfs, *work;
 
@@ -179,11 +196,16 @@ static int make_calls(const struct call *call, char when, unsigned number)
 	return opened;
 }
 
-static int in_root(int root, const char *path)
+static int openat_resolving(int root, const char *path, uint64_t resolve)
 {
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = resolve};
 
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+}
+
+static int in_root(int root, const char *path)
+{
+	return openat_resolving(root, path, RESOLVE_IN_ROOT);
 }
 
 /* linux/mount.py: target_in. A place below the root, opened without leaving it, and made when it is missing. */
@@ -257,21 +279,25 @@ static void mount_proc_and_dev(const char *root)
 	};
 	char source[32], path[48];
 	size_t i;
-	int dev;
+	int dev, place;
 
 	attach(root, "proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	attach(root, "dev", "tmpfs", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k");
 	dev = target_in(root, "dev", 1);
-	for (i = 0; i < sizeof devices / sizeof *devices; i++) {
-		snprintf(source, sizeof source, "/dev/%s", devices[i]);
-		snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dev, devices[i]);
-		close(must(open(path, O_CREAT | O_CLOEXEC, 0777), path));
-		must(mount(source, path, NULL, MS_BIND, NULL), path);
-	}
 	for (i = 0; i < sizeof systems / sizeof *systems; i++) {
 		snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dev, systems[i].name);
 		must(mkdir(path, 0777), path);
 		must(mount(systems[i].type, path, systems[i].type, systems[i].flags, systems[i].data), path);
+	}
+	close(dev);
+	dev = target_in(root, "dev", 1);
+	for (i = 0; i < sizeof devices / sizeof *devices; i++) {
+		snprintf(source, sizeof source, "/dev/%s", devices[i]);
+		snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dev, devices[i]);
+		place = must(open(path, O_CREAT | O_EXCL | O_CLOEXEC, 0777), path);
+		snprintf(path, sizeof path, "/proc/self/fd/%d", place);
+		must(mount(source, path, NULL, MS_BIND, NULL), path);
+		close(place);
 	}
 	for (i = 0; i < sizeof links / sizeof *links; i++) {
 		snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dev, links[i][1]);
@@ -482,15 +508,204 @@ static void own_clocks(void)
 	close(fd);
 }
 
-/* runtime/birth.py: _spawn. */
+/* steps/volume.py: make. A file system that is in no place yet. */
+static int made(const char *type, const char *const options[][2], unsigned attributes)
+{
+	int context = must(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC), type), tree;
+
+	must(syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", type, 0), type);
+	must(syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, "ro", NULL, 0), type);
+	for (; (*options)[0]; options++)
+		must(syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, (*options)[0], (*options)[1], 0), type);
+	must(syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0), type);
+	tree = must(syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes), type);
+	close(context);
+	return tree;
+}
+
+static void move_to(int tree, int place)
+{
+	must(syscall(SYS_move_mount, tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), "move_mount");
+}
+
+/* steps/volume.py: attach, place. */
+static void attach_sysfs(const char *merged)
+{
+	static const char *const none[][2] = {{NULL, NULL}};
+	int tree = made("sysfs", none, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	char proc[4096 + 8];
+	struct statfs system;
+	struct stat there;
+	int top, place;
+
+	must(fstat(tree, &there), "fstat");
+	must(fstatfs(tree, &system), "fstatfs");
+	top = must(open(merged, O_PATH | O_DIRECTORY | O_CLOEXEC), merged);
+	place = must(openat_resolving(top, "sys", RESOLVE_NO_SYMLINKS | RESOLVE_IN_ROOT), "sys");
+	close(top);
+	must(fstat(place, &there), "fstat");
+	must(fstatfs(place, &system), "fstatfs");
+	snprintf(proc, sizeof proc, "%s/proc", merged);
+	must(lstat(proc, &there), proc);
+	move_to(tree, place);
+	close(place);
+	close(tree);
+}
+
+/* What is taken from a container: calls.py, of_hardening. */
+static struct call *hardening;
+static struct sock_fprog filter;
+static unsigned filter_flags;
+static char *stub;
+static size_t stub_size;
+
+static char *content(const char *path, size_t *size)
+{
+	int fd = must(open(path, O_RDONLY | O_CLOEXEC), path);
+	struct stat about;
+	char *text;
+
+	must(fstat(fd, &about), path);
+	*size = (size_t)about.st_size;
+	text = malloc(*size);
+	must(text && read(fd, text, *size) == about.st_size ? 0 : -1, path);
+	close(fd);
+	return text;
+}
+
+static void read_hardening(const char *file)
+{
+	struct call *call;
+	size_t size;
+
+	hardening = read_calls(file);
+	for (call = hardening; call->when; call++)
+		if (!strcmp(call->what, "filter")) {
+			filter.filter = (struct sock_filter *)content(call->path, &size);
+			filter.len = (unsigned short)(size / sizeof *filter.filter);
+			filter_flags = (unsigned)strtoul(call->value, NULL, 10);
+		} else if (!strcmp(call->what, "stub")) {
+			stub = content(call->path, &stub_size);
+		}
+}
+
+/* steps/masks.py: _found. What is there, held open; -1 where there is nothing. */
+static int found(int proc, const char *path)
+{
+	struct statfs system;
+	int place;
+
+	if (strncmp(path, "/proc/", 6))
+		return openat_resolving(AT_FDCWD, path, RESOLVE_NO_MAGICLINKS);
+	place = openat_resolving(proc, path + 6, RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH);
+	if (place >= 0)
+		must(fstatfs(place, &system), path);
+	return place;
+}
+
+/* runtime/rootfs.py: cover; steps/masks.py. */
+static void cover(void)
+{
+	static const char *const options[][2] = {{"nr_blocks", "1"}, {"nr_inodes", "1"}, {"mode", "555"}, {NULL, NULL}};
+	struct mount_attr readonly = {.attr_set = MOUNT_ATTR_RDONLY};
+	const struct call *call;
+	int proc, place, again, null, empty;
+	struct stat there;
+
+	proc = must(openat_resolving(AT_FDCWD, "/proc", RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS), "/proc");
+	for (call = hardening; call->when; call++) {
+		if (strcmp(call->what, "readonly") || (place = found(proc, call->path)) < 0)
+			continue;
+		again = must(syscall(SYS_open_tree, place, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE),
+			     "open_tree");
+		must(syscall(SYS_mount_setattr, again, "", AT_EMPTY_PATH | AT_RECURSIVE, &readonly, sizeof readonly),
+		     "mount_setattr");
+		move_to(again, place);
+		close(again);
+		close(place);
+	}
+	close(proc);
+	null = must(open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC), "/dev/null");
+	must(fstat(null, &there), "/dev/null");
+	empty = made("tmpfs", options, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	proc = must(openat_resolving(AT_FDCWD, "/proc", RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS), "/proc");
+	for (call = hardening; call->when; call++) {
+		if (strcmp(call->what, "mask") || (place = found(proc, call->path)) < 0)
+			continue;
+		must(fstat(place, &there), call->path);
+		again = must(syscall(SYS_open_tree, S_ISDIR(there.st_mode) ? empty : null, "",
+				     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH),
+			     "open_tree");
+		move_to(again, place);
+		close(again);
+		close(place);
+	}
+	close(proc);
+	close(empty);
+	close(null);
+}
+
+/* linux/stub.py: sealed. */
+static int sealed(void)
+{
+	struct utsname machine;
+	int file;
+
+	must(uname(&machine), "uname");
+	file = must(memfd_create("start", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC), "memfd_create");
+	must(write(file, stub, stub_size), "stub");
+	must(fcntl(file, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL), "F_ADD_SEALS");
+	return file;
+}
+
+/* runtime/confinement.py: confine; steps/capabilities.py, steps/identity.py. */
+static void confine(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {{0}};
+	unsigned long long bounding = 0, effective = 0, permitted = 0, inheritable = 0;
+	const struct call *call;
+	char here[1024];
+	int number;
+
+	for (call = hardening; call->when; call++)
+		if (!strcmp(call->what, "capabilities"))
+			sscanf(call->value, "%llu %llu %llu %llu", &bounding, &effective, &permitted, &inheritable);
+	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+	must(chdir("/"), "chdir");
+	for (number = 0; number < 64; number++)
+		if (!(bounding >> number & 1) && prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0) {
+			(void)!prctl(PR_CAPBSET_READ, number, 0, 0, 0);
+			break; /* this kernel has no more */
+		}
+	must(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "keepcaps");
+	must(syscall(SYS_setgroups, 0, NULL), "setgroups");
+	must(syscall(SYS_setresgid, 0, 0, 0), "setresgid");
+	must(syscall(SYS_setresuid, 0, 0, 0), "setresuid");
+	must(getcwd(here, sizeof here) ? 0 : -1, "getcwd");
+	must(syscall(SYS_capget, &header, data), "capget");
+	for (number = 0; number < 2; number++)
+		data[number] = (struct __user_cap_data_struct){
+			.effective = (uint32_t)(effective >> 32 * number),
+			.permitted = (uint32_t)(permitted >> 32 * number),
+			.inheritable = (uint32_t)(inheritable >> 32 * number),
+		};
+	must(syscall(SYS_capset, &header, data), "capset");
+	must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient");
+	must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &filter), "seccomp");
+}
+
+/* runtime/birth.py: _begin; runtime/program.py: arrange, spawn. */
 static pid_t spawn(int *channel)
 {
-	static char *const args[] = {"/bin/true", NULL};
+	static char *const program[] = {"/bin/true", NULL};
 	static char *const environment[] = {
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", NULL};
+	char *by_stub[5], place[32], line[16], message[] = "error {\"errno\": \"0000\", \"program\": \"/bin/true\"}";
+	char *const *args = program;
 	posix_spawnattr_t attributes;
 	sigset_t none, resettable;
-	int i, stdio[3];
+	int i, stdio[3], stand_in = -1;
 	struct stat there;
 	pid_t pid;
 
@@ -502,12 +717,33 @@ static pid_t spawn(int *channel)
 	for (i = 0; i < 3; i++)
 		must(dup2(stdio[i], i), "dup2");
 	must(syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC), "close_range");
-	must(chdir("/"), "chdir");
+	for (i = 0; i < 3; i++)
+		must(fstat(i, &there), "fstat");
 	if (!in_user_namespace())
 		must(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl");
-	must(lstat(*args, &there), *args);
-	must(access(*args, X_OK), *args);
-	must(stat(*args, &there), *args);
+	if (hardening) {
+		stand_in = sealed();
+		must(write(*channel, "starting", 8), "starting");
+		confine();
+		getpid();
+	} else {
+		must(chdir("/"), "chdir");
+	}
+	must(lstat(*program, &there), *program);
+	must(access(*program, X_OK), *program);
+	must(stat(*program, &there), *program);
+	if (hardening) {
+		snprintf(place, sizeof place, "/proc/self/fd/%d", stand_in);
+		snprintf(line, sizeof line, "%o", *channel);
+		must(stat(place, &there), place);
+		must(fstat(stand_in, &there), place);
+		must(fcntl(*channel, F_SETFD, 0), "fcntl");
+		by_stub[0] = line;
+		by_stub[1] = message;
+		by_stub[2] = by_stub[3] = *program;
+		by_stub[4] = NULL;
+		args = by_stub;
+	}
 
 	sigemptyset(&none);
 	sigfillset(&resettable);
@@ -515,7 +751,7 @@ static pid_t spawn(int *channel)
 	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigmask(&attributes, &none);
 	posix_spawnattr_setsigdefault(&attributes, &resettable);
-	errno = posix_spawn(&pid, *args, NULL, &attributes, args, environment);
+	errno = posix_spawn(&pid, hardening ? place : *program, NULL, &attributes, args, environment);
 	must(errno ? -1 : 0, "posix_spawn(/bin/true)");
 	posix_spawnattr_destroy(&attributes);
 	return pid;
@@ -560,13 +796,14 @@ static void isolate(const char *container)
 		 in_user_namespace() ? ",userxattr" : "");
 	must(mount("overlay", merged, "overlay", 0, options), "mount(overlay)");
 	mount_proc_and_dev(merged);
-	attach(merged, "sys", "sysfs", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	attach_sysfs(merged);
 
 	must(mount(merged, merged, NULL, MS_BIND | MS_REC, NULL), "mount(bind)");
 	must(chdir(merged), "chdir");
 	must(syscall(SYS_pivot_root, ".", "."), "pivot_root");
 	must(umount2(".", MNT_DETACH), "umount2");
 	must(chdir("/"), "chdir");
+	cover();
 }
 
 /* runtime/birth.py: _init. */
@@ -611,7 +848,11 @@ static void record(const char *container, const char *name, const char *text, in
 	fd = must(open(unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), unfinished);
 	must(write(fd, text, strlen(text)), unfinished);
 	close(fd);
-	if (whole)
+	if (!whole)
+		return;
+	if (syscall(SYS_renameat2, AT_FDCWD, unfinished, AT_FDCWD, path, 2 /* RENAME_EXCHANGE */) == 0)
+		must(unlink(unfinished), unfinished);
+	else
 		must(rename(unfinished, path), path);
 }
 
@@ -789,14 +1030,16 @@ int main(int argc, char **argv)
 	unsigned number = 0, which;
 	int i;
 
-	if (argc < 3 || argc > 3 + 15) {
-		fprintf(stderr, "usage: start ROOTFS WORK [CALLS...]\n");
+	if (argc < 4 || argc > 4 + 15) {
+		fprintf(stderr, "usage: start ROOTFS WORK HARDENING [CALLS...]\n");
 		return 2;
 	}
 	rootfs = argv[1];
 	work = argv[2];
-	for (i = 3; i < argc; i++)
-		calls[i - 2] = read_calls(argv[i]);
+	if (*rootfs)
+		read_hardening(argv[3]);
+	for (i = 4; i < argc; i++)
+		calls[i - 3] = read_calls(argv[i]);
 	while (fgets(line, sizeof line, stdin)) {
 		line[strcspn(line, "\n")] = '\0';
 		bridge = strchr(line, ' ');

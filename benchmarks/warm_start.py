@@ -1,8 +1,10 @@
 """Warm start: `Engine.run` of /bin/true from a Python that is running already, against C that makes the same calls.
 
 Both sides build an overlay root, all namespaces and a control group with everything that a container gets by default,
+hide and protect what every container must not see or write to, drop its capabilities, load its filter of system calls,
 run the program below a reaping init, wait, and remove everything; both do so in a process that has done it before. The
-C side is start.c, compiled here and now; the calls for the control group it is told by calls.py.
+C side is start.c, compiled here and now; the calls for the control group, and what is hidden, dropped and loaded, it is
+told by calls.py.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def measure(rounds: int = ROUNDS) -> Report:
             python()  # the first start makes the image, which is the root file system of both
             rootfs = state / "images/busybox/rootfs"
             group = calls.write(calls.of_a_group(), Path(directory, "calls"))
-            with Driven([str(program), str(rootfs), str(work), str(group)]) as c:
+            hardening = calls.of_hardening(state, Path(directory))
+            with Driven([str(program), str(rootfs), str(work), str(hardening), str(group)]) as c:
                 series = take_turns({C: partial(c, 1), PYTHON: python}, rounds)
     return Report(
         "warm_start",

@@ -22,9 +22,19 @@ SHAREABLE = {"uts": "uts", "ipc": "ipc", "cgroupns": "cgroup", "timens": "time"}
 class Parser(argparse.ArgumentParser):
     """Says in one line what was wrong, and ends with docker's exit code for it, 125."""
 
+    _formatter: argparse.HelpFormatter | None = None
+
     def _get_formatter(self) -> argparse.HelpFormatter:
-        # Asked for at every option; without a width it imports shutil, and with that three compressors, to learn it.
-        return argparse.RawDescriptionHelpFormatter(self.prog, width=100)
+        # Asked for at every option, to see whether it could be shown: for that, one is enough. Without a width it
+        # imports shutil, and with that three compressors, to learn it.
+        if self._formatter is None:
+            self._formatter = argparse.RawDescriptionHelpFormatter(self.prog, width=100)
+        return self._formatter
+
+    def format_help(self) -> str:
+        """With a formatter that has nothing in it yet."""
+        self._formatter = None
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """End the process."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from minicontainer.cli.rights import rights_of
 from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
-from minicontainer.linux import signalfd
+from minicontainer.linux import signal, signalfd
 from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import time
 
 from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
 from minicontainer.cli.rights import user_of
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State
+from minicontainer.linux import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if detached:
         running.wait()  # it is just the one that bore the program
         return 0
-    from minicontainer.engine.attach import accompany
+    from minicontainer.runtime.attach import accompany
 
     accompany(running, interrupts)
     return running.wait()

@@ -31,7 +31,7 @@ import sys
 _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
 sys.path += {paths!r}
 
-from minicontainer.cli.start import {function}
+from minicontainer.start import {function}
 
 {function}()
 """
@@ -54,7 +54,7 @@ def write(command: Path, function: str, interpreter: str, paths: list[str]) -> N
 
     Args:
         command: the file to write.
-        function: of `minicontainer.cli.start`.
+        function: of `minicontainer.start`.
         interpreter: absolute path of the virtual environment's python.
         paths: what the launcher adds to sys.path, behind the standard library.
     """

@@ -9,10 +9,10 @@ from __future__ import annotations
 import getopt
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from minicontainer.linux import signal
 from minicontainer.runtime.containers import Containers
 from minicontainer.runtime.errors import BundleError, Interrupted, Refusal, StartError
 
@@ -99,7 +99,7 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
     running = containers.run(name, _bundle(options), (0, 1, 2), interrupts, **_common(options))
     if detached:
         return 0
-    from minicontainer.engine.attach import accompany
+    from minicontainer.runtime.attach import accompany
 
     try:
         accompany(running, interrupts)
@@ -169,8 +169,8 @@ def _exec_in(containers: Containers, options: Options, words: Sequence[str]) -> 
             file.write(str(running.pid))
     if "detach" in options:
         return 0
-    from minicontainer.engine.attach import accompany
     from minicontainer.linux import signalfd
+    from minicontainer.runtime.attach import accompany
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -303,8 +303,10 @@ def signal_number(text: str) -> int:
     name = text.upper()
     if name.isdecimal() and int(name) in set(signal.valid_signals()) | {0}:
         return int(name)
+    from signal import Signals
+
     try:
-        return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"].value
+        return Signals[name if name.startswith("SIG") else f"SIG{name}"].value
     except KeyError:
         raise Refusal(f"unknown signal {text}; see: kill -l") from None
 

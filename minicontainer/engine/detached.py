@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
-from minicontainer.linux import birth_of, thread_count
+from minicontainer.linux import birth_of, signal, thread_count
 from minicontainer.runtime.birth import Connect, start
 from minicontainer.runtime.keeping import Keeper
 from minicontainer.runtime.spec import Spec

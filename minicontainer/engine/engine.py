@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.engine import rights
-from minicontainer.engine.attach import accompany, put_down
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.images.busybox import busybox_image
 from minicontainer.images.errors import ImageError
-from minicontainer.linux import Namespace, birth_of, in_user_namespace, thread_count
+from minicontainer.linux import Namespace, birth_of, in_user_namespace, signal, thread_count
 from minicontainer.record import Record
+from minicontainer.runtime.attach import accompany, put_down
 from minicontainer.runtime.birth import Running, start
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.program import Stdio
@@ -39,6 +38,9 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
 
 
 AnyPath = str | os.PathLike[str]
+
+_IN_THE_END = ("count_oom_kills",)
+"""The steps that are taken when a container has ended."""
 
 
 class Result(Record):
@@ -220,6 +222,8 @@ class Engine:
     def attend(self, config: Config, running: Running, interrupts: int | None = None) -> Result:
         """Stay with a container until it has ended, pass signals and its terminal on; then tidy up."""
         try:
+            for name in _IN_THE_END:
+                getattr(self._steps, name)  # imported now, while the program runs
             accompany(running, interrupts)
         except BaseException:
             put_down(running)

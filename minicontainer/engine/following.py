@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 from collections.abc import Callable, Iterator
 
-from minicontainer.engine.attach import PATIENCE
 from minicontainer.engine.detached import process_of, send
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
-from minicontainer.linux import pidfd_getfd
+from minicontainer.linux import pidfd_getfd, signal
 from minicontainer.linux.inotify import IN_MODIFY, inotify_add_watch, inotify_init1
+from minicontainer.runtime.attach import PATIENCE
 from minicontainer.runtime.keeping import MASTER
 from minicontainer.runtime.terminal import Raw, copy_size
 

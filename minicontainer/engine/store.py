@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.rights import Rights
+from minicontainer.linux.files import put_in_place
 from minicontainer.record import Record
 from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
@@ -232,7 +233,7 @@ class Store:
         """Write it, whole or not at all: a reader sees the old or the new."""
         file = f"{self.directory(container_id)}/state.json"
         _write(f"{file}.new", json.dumps(state.asdict()))
-        os.rename(f"{file}.new", file)
+        put_in_place(f"{file}.new", file)
 
     def attend(self, container_id: str) -> None:
         """Become the one process that watches over a container. The kernel forgets it when the process ends, however.

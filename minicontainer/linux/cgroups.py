@@ -197,8 +197,13 @@ def _below(top: str, path: str) -> str:
 
 def _lines(file: str) -> list[str]:
     """The lines of a file of /proc, which may be as long as they like."""
-    with open(file, encoding="utf-8", errors="surrogateescape", newline="\n") as opened:
-        return opened.read().removesuffix("\n").split("\n")
+    fd, text = os.open(file, os.O_RDONLY | os.O_CLOEXEC), b""
+    try:
+        while more := os.read(fd, 1 << 15):
+            text += more
+    finally:
+        os.close(fd)
+    return text.decode(errors="surrogateescape").removesuffix("\n").split("\n")
 
 
 def _unescaped(path: str) -> str:

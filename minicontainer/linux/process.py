@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 from collections.abc import Iterable
 
+from minicontainer.linux import signal
 from minicontainer.linux.syscalls import call
 
 CLONE_PARENT = 0x8000
@@ -116,9 +116,7 @@ def set_title(title: str) -> None:
     caller's environment, with whatever secrets are in there, to everybody in a container. Where it lies is in
     /proc/PID/stat, fields 48 to 51. What Python and the C library have copied of it (os.environ) stays.
     """
-    with open("/proc/self/stat", "rb", buffering=0) as stat:
-        fields = stat.read().rpartition(b")")[2].split()
-    arguments, arguments_end, environment, environment_end = map(int, fields[45:49])
+    arguments, arguments_end, environment, environment_end = map(int, _stat("self")[45:49])
     ctypes.memset(environment, 0, environment_end - environment)
     ctypes.memset(arguments, 0, arguments_end - arguments)
     shown = title.encode()[: arguments_end - arguments - 1]
@@ -149,8 +147,16 @@ def birth_of(pid: int) -> int | None:
     None when it has ended.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
-            fields = stat.read().rpartition(b")")[2].split()
+        fields = _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in b"ZX" else int(fields[19])
+
+
+def _stat(pid: int | str) -> list[bytes]:
+    """/proc/PID/stat from field 3 on; before it is a name, which may have blanks and brackets in it."""
+    file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 4096).rpartition(b")")[2].split()
+    finally:
+        os.close(file)

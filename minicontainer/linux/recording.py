@@ -167,14 +167,14 @@ class _Recorder:
         """syscall(2) of the floor."""
         names = {numbers[syscalls._COLUMN[syscalls._MACHINE]]: name for name, numbers in syscalls._NUMBERS.items()}
 
-        def listening(number: ctypes.c_long, *arguments: Any) -> int:
-            name, began = names[number.value], time_ns()
+        def listening(number: int, *arguments: Any) -> int:
+            name, began = names[number], time_ns()
             result: int = syscall(number, *arguments)
             if name == "clone3" and result == 0:
                 self._is_child()
                 return result
             error = ctypes.get_errno() if result < 0 else 0
-            looks = name in _LOOKS or (name == "prctl" and arguments[0].value == 23)  # PR_CAPBSET_READ
+            looks = name in _LOOKS or (name == "prctl" and arguments[0] == 23)  # PR_CAPBSET_READ
             if get_ident() == self._thread and not looks and (name not in _MEANS or self._place()[2]):
                 args = [_python(one) for one in arguments]
                 child = self._bore() if name == "clone3" and result > 0 else 0
@@ -443,7 +443,7 @@ def _python(argument: Any) -> Any:
     """What was handed to C, as Python has it."""
     if hasattr(argument, "_obj"):  # of byref()
         return argument._obj
-    return os.fsdecode(argument.value or b"") if isinstance(argument, ctypes.c_char_p) else argument.value
+    return os.fsdecode(argument) if isinstance(argument, bytes) else argument
 
 
 # Python's functions: the call that each makes, how its arguments are those of the call, and whether it is told of

@@ -38,6 +38,7 @@ _NUMBERS = {
     "sched_setattr":    (314,    274),
     "keyctl":           (250,    219),
     "perf_event_open":  (298,    241),
+    "renameat2":        (316,    276),
     "seccomp":          (317,    277),
     "bpf":              (321,    280),
     "signalfd4":        (289,    74),
@@ -67,9 +68,18 @@ _MACHINE = os.uname().machine
 
 # PyDLL, not CDLL: the interpreter lock stays with us during the call. The child that clone3 makes is a copy of this
 # thread alone; if the lock had been given away, nobody would be left in the child to give it back.
-syscall = ctypes.PyDLL(None, use_errno=True).syscall
-syscall.restype = ctypes.c_long
-"""syscall(2), by the number of the call and arguments as C has them. `recording` listens here, when it is asked to."""
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+_syscall.restype = ctypes.c_long
+# A pointer is as wide as a register: numbers go as they are.
+_syscall.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 6]
+_REGISTERS = (0,) * 6
+
+
+def syscall(number: int, *given: object) -> int:
+    """syscall(2), by the number of the call and arguments as C has them. `recording` listens here, when asked to."""
+    result: int = _syscall(number, *given, *_REGISTERS[len(given) :])
+    return result
+
 
 Argument = (
     int
@@ -87,12 +97,13 @@ def call(name: str, *args: Argument) -> int:
     """Make the system call `name` and return what the kernel returned (never negative).
 
     Numbers go as they are, text and paths as NUL-terminated strings, structures and buffers by address, None as NULL.
+    The kernel knows how many of the six arguments a call has, and does not look at the others.
 
     Raises OSError with the errno; its text is the call as a C programmer would write it:
     ``pivot_root("/new", "/new"): EINVAL (Invalid argument)``.
     """
     while True:
-        result: int = syscall(_number(name), *map(_as_c, args))
+        result = syscall(_number(name), *[arg if type(arg) is int else _as_c(arg) for arg in args])
         if result >= 0:
             return result
         if ctypes.get_errno() != errno.EINTR:  # a signal that Python has noted; the call is made again, as PEP 475 does
@@ -109,24 +120,22 @@ class KernelTooOld(OSError):
     """This kernel or this machine has no such system call."""
 
 
-def _number(name: str) -> ctypes.c_long:
+def _number(name: str) -> int:
     try:
-        return ctypes.c_long(_NUMBERS[name][_COLUMN[_MACHINE]])
+        return _NUMBERS[name][_COLUMN[_MACHINE]]
     except KeyError:
         raise KernelTooOld(errno.ENOSYS, f"{name}: its number on {_MACHINE} is not in {__name__}") from None
 
 
 def _as_c(value: Argument) -> object:
-    if isinstance(value, int):
-        return ctypes.c_long(value)
-    if value is None:
-        return ctypes.c_void_p(None)
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, ctypes.Structure | ctypes.Array):
         return ctypes.byref(value)
     text = os.fsencode(value)
     if b"\0" in text:  # C would stop reading there, and the call would hit another file than the one that was named
         raise ValueError(f"embedded null byte in {value!r}")
-    return ctypes.c_char_p(text)
+    return text
 
 
 def _shown(value: Argument) -> str:

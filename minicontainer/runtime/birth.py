@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import select
-import signal
 from collections.abc import Callable, Mapping
 
-from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title
+from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title, signal
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, limits, program, rootfs, terminal
 from minicontainer.runtime.channel import Channel, Gate
@@ -105,8 +105,10 @@ def start(
         return _Init(spec, steps, own, theirs, stdio, gate, filter, keeper, connect is not None).main(ours, sources)
 
     _look_ahead(spec, steps)
+    collects = gc.isenabled()
     ours, theirs = Channel.pair(files=spec.process.terminal or bool(spec.seccomp))
     try:
+        gc.disable()  # it would write to every object, and what we and init have in common would be copied for that
         # Outside: what only we may look at, and the control group, before there is anything to put in.
         filter = compiled_filter(spec, spec.process)
         if privileged:
@@ -147,6 +149,8 @@ def start(
             raise
         raise explain(describe(error)) from None
     finally:
+        if collects:
+            gc.enable()
         ours.close()
         for source in sources:
             os.close(source)

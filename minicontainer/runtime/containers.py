@@ -17,15 +17,15 @@ import fcntl
 import json
 import os
 import select
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from minicontainer.linux import Namespace, birth_of
+from minicontainer.linux import Namespace, birth_of, signal
+from minicontainer.linux.files import put_in_place
 from minicontainer.record import Record
 from minicontainer.runtime.bundle import check_id, load, specification
 from minicontainer.runtime.errors import Refusal, StartError
 from minicontainer.runtime.failure import explain
-from minicontainer.runtime.spec import OCI_VERSION, Hook, Spec
+from minicontainer.runtime.spec import OCI_VERSION, Hook, Hooks, Spec
 from minicontainer.steps import Steps
 from minicontainer.steps.group import Group, find_group, remove_group
 
@@ -171,7 +171,7 @@ class Containers:
             remove_group(self.group(known) if known.places else find_group(known.group))
             state, hooks = self._state(known.replace(pid=0), "stopped"), tuple[Hook, ...]()
             with contextlib.suppress(Exception):  # half-made: there is no configuration yet
-                hooks = tuple(self._spec(known).hooks.poststop)
+                hooks = tuple(self._hooks(known).poststop)
             _remove(self._directory(container_id))
         for hook in hooks:
             self._run_late("poststop", hook, state)
@@ -350,7 +350,7 @@ class Containers:
     def _started(self, container_id: str) -> None:
         """The program runs: the last hooks."""
         known = self.known(container_id)
-        for hook in self._spec(known).hooks.poststart:
+        for hook in self._hooks(known).poststart:
             self._run_late("poststart", hook, self._state(known, "running"))
 
     def _look_at_group(self, spec: Spec) -> None:
@@ -406,6 +406,10 @@ class Containers:
         if status not in statuses:
             raise Refusal(f"container {container_id} is {status}, not {' or '.join(statuses)}")
         return self.group(known)
+
+    def _hooks(self, known: Known) -> Hooks:
+        """Most have none: then there is no need to understand the rest of the configuration."""
+        return self._spec(known).hooks if self.document(known).get("hooks") else Hooks()
 
     def _spec(self, known: Known) -> Spec:
         return specification(self.document(known), known.bundle, known.id, exists=False)
@@ -523,7 +527,7 @@ def _write(file: str, text: str) -> None:
     unfinished = f"{file}.{os.getpid()}"
     with open(unfinished, "w", encoding="utf-8") as opened:
         opened.write(text)
-    os.rename(unfinished, file)
+    put_in_place(unfinished, file)
 
 
 def _remove(directory: str) -> None:

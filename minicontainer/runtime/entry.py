@@ -13,10 +13,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 from collections.abc import Sequence
 
-from minicontainer.linux import CLONE_PARENT, PR_SET_DUMPABLE, Namespace, clone3, prctl, set_title
+from minicontainer.linux import CLONE_PARENT, PR_SET_DUMPABLE, Namespace, clone3, prctl, set_title, signal
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, program, terminal
 from minicontainer.runtime.birth import Running, compiled_filter, hand_over

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Sequence
 
+from minicontainer.linux import signal
 from minicontainer.linux.stub import FAULT, arguments, errno_of
 from minicontainer.runtime.channel import path_of
 from minicontainer.runtime.errors import StartError

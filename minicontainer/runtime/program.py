@@ -9,11 +9,10 @@ import contextlib
 import errno
 import fcntl
 import os
-import signal
 import stat
 from collections.abc import Callable, Iterable, Sequence
 
-from minicontainer.linux import CLOSE_RANGE_CLOEXEC, PR_SET_DUMPABLE, close_range, in_user_namespace, prctl
+from minicontainer.linux import CLOSE_RANGE_CLOEXEC, PR_SET_DUMPABLE, close_range, in_user_namespace, prctl, signal
 from minicontainer.linux.stub import arguments, elf, sealed
 from minicontainer.runtime import terminal
 from minicontainer.runtime.channel import Channel, Gate, path_of

@@ -17,11 +17,10 @@ import fcntl
 import itertools
 import os
 import select
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from minicontainer.linux import in_user_namespace, mount, umount2
+from minicontainer.linux import in_user_namespace, mount, signal, umount2
 from minicontainer.linux.cgroups import (
     BUILT_IN,
     SUCCESSOR,

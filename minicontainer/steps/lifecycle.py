@@ -23,7 +23,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
+
+from minicontainer.linux import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

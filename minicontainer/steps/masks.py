@@ -104,26 +104,32 @@ def _found(paths: Sequence[str]) -> Iterator[int]:
 
     Passed over: where there is nothing, or nothing that this container could reach; what was named before.
     """
-    for path in dict.fromkeys(os.path.normpath(f"/{path.lstrip('/')}") for path in paths):
-        try:
-            place = _open_in_proc(path) if f"{path}/".startswith("/proc/") else _open(AT_FDCWD, path)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-                continue
-            raise
-        try:
-            yield place
-        finally:
-            os.close(place)
-
-
-def _open_in_proc(path: str) -> int:
-    """Below /proc, and on a proc: what else may have been put there, a mask on it would hide nothing."""
-    proc = _open(AT_FDCWD, "/proc", RESOLVE_NO_SYMLINKS)
+    wanted = dict.fromkeys(os.path.normpath(f"/{path.lstrip('/')}") for path in paths)
+    proc = -1
     try:
-        place = _open(proc, path.removeprefix("/proc").lstrip("/") or ".", RESOLVE_BENEATH)
+        for path in wanted:
+            try:
+                if f"{path}/".startswith("/proc/"):
+                    proc = proc if proc >= 0 else _open(AT_FDCWD, "/proc", RESOLVE_NO_SYMLINKS)
+                    place = _open_in_proc(proc, path)
+                else:
+                    place = _open(AT_FDCWD, path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                    continue
+                raise
+            try:
+                yield place
+            finally:
+                os.close(place)
     finally:
-        os.close(proc)
+        if proc >= 0:
+            os.close(proc)
+
+
+def _open_in_proc(proc: int, path: str) -> int:
+    """Below /proc, and on a proc: what else may have been put there, a mask on it would hide nothing."""
+    place = _open(proc, path.removeprefix("/proc").lstrip("/") or ".", RESOLVE_BENEATH)
     if fstatfs(place) != PROC_SUPER_MAGIC:
         os.close(place)
         raise OSError(errno.EPERM, f"{path} is not on a proc file system: something has been put in its place")

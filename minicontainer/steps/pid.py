@@ -7,10 +7,9 @@ there, protects it from signals that it has no handler for, and kills all the ot
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Collection
 
-from minicontainer.linux import CLONE_INTO_CGROUP, Namespace, clone3, flags
+from minicontainer.linux import CLONE_INTO_CGROUP, Namespace, clone3, flags, signal
 
 FORWARDED = {
     number

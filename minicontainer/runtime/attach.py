@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 
+from minicontainer.linux import signal
 from minicontainer.runtime.birth import Running
 from minicontainer.runtime.terminal import Raw, Relay, copy_size
 from minicontainer.steps.group import remove_group

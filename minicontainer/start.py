@@ -1,21 +1,22 @@
 """The first and the last line of the commands that `make setup` installs.
 
 A short life: no garbage collector, which would look through ten thousand new objects a dozen times while modules are
-imported; no search for translations of argparse's messages, since ours have none; and at the end no tidying up of what
-the kernel takes back anyway.
+imported; modules found where they must be (`minicontainer.importing`); no search for translations of argparse's
+and getopt's messages, since ours have none; and at the end no tidying up of what the kernel takes back anyway.
 """
 
 import gc
 import os
 import sys
 
+from minicontainer import importing
+
 
 def start() -> None:
     """Run `minicontainer`, and end with its exit code. Does not return."""
     gc.disable()
-    import argparse
-
-    argparse._ = str  # type: ignore[attr-defined]
+    importing.shorten()
+    _leave_untranslated("argparse")
     from minicontainer.cli import main
 
     _end(main())
@@ -24,9 +25,20 @@ def start() -> None:
 def start_runtime() -> None:
     """Likewise `minicontainer-runtime`."""
     gc.disable()
+    importing.shorten()
+    _leave_untranslated("getopt")
     from minicontainer.cli.runtime import main
 
     _end(main())
+
+
+def _leave_untranslated(module: str) -> None:
+    """Import argparse or getopt with two functions in gettext's place that answer what it is asked: 0.7 ms less."""
+    untranslated = type(sys)("gettext")
+    untranslated.__dict__.update(gettext=str, ngettext=lambda one, many, number: one if number == 1 else many)
+    sys.modules["gettext"] = untranslated
+    __import__(module)
+    del sys.modules["gettext"]
 
 
 def _end(code: int) -> None:
