@@ -375,10 +375,9 @@ def test_the_lock_pins_everything_that_setup_installs() -> None:
 @pytest.mark.parametrize("directory", ["short", "x" * 120, "with a space"])
 def test_the_launcher_runs_the_command_line_without_site(tmp_path: Path, directory: str) -> None:
     checkout = tmp_path / directory
-    (checkout / "minicontainer" / "cli").mkdir(parents=True)
+    (checkout / "minicontainer").mkdir(parents=True)
     (checkout / "minicontainer" / "__init__.py").touch()
-    (checkout / "minicontainer" / "cli" / "__init__.py").touch()
-    (checkout / "minicontainer" / "cli" / "start.py").write_text(
+    (checkout / "minicontainer" / "start.py").write_text(
         "import json, sys\n"
         "def start():\n"
         "    import lately\n"
