@@ -24,6 +24,9 @@ ISOLATION = (
 EXPLAINED = re.compile(r"^ {4}(\w+)\((.*)\) = (-?\d+)(?: (E\w+) \([^)]*\))? +([\w+]+\(\d\))(?: +line (\d+))?$")
 """A line of the explanation."""
 
+MESSAGE = re.compile(r"^ {4}(RTM_\w+|nft):? (.*) = (-?\d+)(?: (E\w+) \([^)]*\))? +(\w+\(\d\))$")
+"""Likewise, of a message to the kernel."""
+
 Made = tuple[str, str, str]
 """A call: name, arguments, result (or the errno's name)."""
 
@@ -38,7 +41,7 @@ def explanation(text: str) -> Explanation:
     calls: list[tuple[Made, str, str]] = []
     step = ""
     for line in text.splitlines():
-        if made := EXPLAINED.match(line):
+        if made := EXPLAINED.match(line) or MESSAGE.match(line):
             calls.append(((made[1], made[2], made[4] or made[3]), step, made[5]))
         elif line.startswith("  "):
             step = line.strip().partition(":")[0]
@@ -117,6 +120,43 @@ def test_exec_agrees_with_strace(minicontainer: Command, tmp_path: Path) -> None
         minicontainer("rm", "-f", "c1")
     assert "network.join" in [step for made, step, _ in joiner if made[0] == "setns"]
     assert program[-1][0][0] == "execve" and '"/bin/true"' in program[-1][0][1]
+
+
+@needs_root
+@needs_strace
+def test_the_making_of_a_network_agrees_with_strace(on: Command, tmp_path: Path) -> None:
+    """The caller enters network namespaces and comes back; what it sends there is told as messages, not as bytes."""
+    wishes = ["--network", "bridge", "-p", "8080:80"]
+    line = on.line("--explain-to", tmp_path / "file", "run", "--rm", *wishes, "busybox", "true")
+    caller, _ = list(agree(tmp_path, tmp_path / "file", line).values())[:2]
+    told = [(step, made[0], page) for made, step, page in caller]
+    for step, name, page in (
+        ("bridge.create_bridge", "RTM_NEWLINK", "rtnetlink(7)"),
+        ("bridge.create_bridge", "RTM_NEWADDR", "rtnetlink(7)"),
+        ("nat.masquerade", "nft", "nft(8)"),
+        ("bridge.connect", "setns", "setns(2)"),
+        ("bridge.connect", "RTM_NEWROUTE", "rtnetlink(7)"),
+        ("nat.publish", "nft", "nft(8)"),
+    ):
+        assert (step, name, page) in told
+    texts = [made[1] for made, _, _ in caller]
+    assert 'make bridge "minicontainer0"' in texts
+    assert any(text.startswith("add element inet minicontainer ports_at { 127.0.0.1 . tcp . 8080 ") for text in texts)
+    assert not any("mc-" in made[1] or "eth0\\0" in made[1] for made, _, _ in caller if made[0] == "write")
+
+
+@needs_root
+def test_commands_of_networks(on: Command) -> None:
+    assert on("network", "create", "--explain", "blue").returncode == 0  # is remembered, and no more
+    assert on("run", "-d", "--name", "c1", "--network", "bridge", "busybox", "sleep", "600").returncode == 0
+    try:
+        done = on("network", "connect", "--explain", "blue", "c1")
+        assert done.returncode == 0 and "  bridge.connect: " in done.stderr and 'with "eth1" = 0' in done.stderr
+        done = on("--explain", "network", "disconnect", "blue", "c1")
+        assert done.returncode == 0 and "RTM_DELLINK: remove device " in done.stderr
+    finally:
+        on("rm", "-f", "c1")
+        on("network", "rm", "blue")
 
 
 @needs_root

@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,24 @@ the host
 ├─ later  172.18.0.0/16  nothing of it is made now
 └─ pasta  carries their packets, with the host's address
    └─ mine    127.0.0.1:81 → 81/tcp"""
+
+
+DOCUMENTED = Graph(
+    (Uplink("eth0", ("198.51.100.2/24",), ("198.51.100.1",)),),
+    (
+        Net("bridge", "bridge", "minicontainer0", ("172.17.0.1/16",), nat=True, members=(
+            Member("web", "eth0", ("172.17.0.2/16",), ("127.0.0.1:8080 → 80/tcp",)),
+            Member("db", "eth0", ("172.17.0.3/16",)),
+        )),
+        Net("back", "bridge", "mc-6e2f2b79d7", ("172.18.0.1/16",), internal=True,
+            members=(Member("db", "eth1", ("172.18.0.2/16",)),)),
+    ),
+)  # fmt: skip
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    page = (Path(__file__).parents[2] / "docs/NETWORKS.md").read_text(encoding="utf-8")
+    assert f"$ minicontainer network graph\n{as_text(DOCUMENTED)}\n```" in page
 
 
 def aligned(text: str) -> str:
