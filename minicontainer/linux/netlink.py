@@ -281,17 +281,20 @@ class Netlink:
         namespace: int | None = None,
         mtu: int | None = None,
         mac: str | None = None,
+        peer: str = "",
     ) -> None:
         """Make a device of any kind that the kernel has, switched off, in this namespace or another one.
 
         `data` are the attributes that only this kind has, `parent` the number of the device that it sits on, `master`
-        that of the bridge which it becomes a port of. Raises OSError: EEXIST, EOPNOTSUPP (no such kind), EPERM.
+        that of the bridge which it becomes a port of; `peer`, the other end that `data` ask for, is named in errors.
+        Raises OSError: EEXIST, EOPNOTSUPP (no such kind), EPERM.
         """
         body = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(name)
         body += _properties(mtu=mtu, mac=mac, master=master, parent=parent, namespace=namespace)
         info = attribute(IFLA_INFO_KIND, kind.encode()) + (attribute(IFLA_INFO_DATA, data) if data else b"")
         body += attribute(IFLA_LINKINFO, info)
-        self.ask(Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f'make {kind} "{name}"'))
+        told = f'make {kind} "{name}"' + (f' with "{peer}"' if peer else "")
+        self.ask(Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, told))
 
     def add_bridge(self, name: str, mtu: int | None = None, mac: str | None = None) -> None:
         """Make a bridge, a switch in the kernel, switched off. Raises OSError: EEXIST, EPERM (CAP_NET_ADMIN)."""
@@ -312,7 +315,7 @@ class Netlink:
         """
         their = _LINK.pack(AF_UNSPEC, 0, 0, 0, 0) + _name(peer) + _properties(mtu=mtu, mac=mac, namespace=namespace)
         try:
-            self.add_link("veth", name, attribute(VETH_INFO_PEER, their), mtu=mtu, master=master)
+            self.add_link("veth", name, attribute(VETH_INFO_PEER, their), mtu=mtu, master=master, peer=peer)
         except FileExistsError as error:
             taken = f'there is a "{peer}" in the other namespace'
             with contextlib.suppress(OSError):
