@@ -359,7 +359,7 @@ def _process(pid: int) -> Relative:
         for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
             try:
                 below = _process(int(child))
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # before we opened the file, after it
                 continue  # gone in this very moment
             found.below.append(below)
     return found
