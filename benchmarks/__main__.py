@@ -7,7 +7,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import grading, groups, runtime_start, shell_start, stats, warm_start
+from benchmarks import (
+    grading,
+    groups,
+    networks,
+    podman_start,
+    runtime_start,
+    shell_start,
+    stats,
+    throughput,
+    warm_start,
+)
 from benchmarks.measure import Report, circumstances
 
 MODULES = {
@@ -15,6 +25,9 @@ MODULES = {
     "groups": groups,
     "shell_start": shell_start,
     "runtime_start": runtime_start,
+    "podman_start": podman_start,
+    "networks": networks,
+    "throughput": throughput,
     "stats": stats,
     "grading": grading,
 }

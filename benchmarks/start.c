@@ -8,7 +8,8 @@
  * rest, HARDENING a file that says what is taken from the container, as calls.py had it from the engine. An empty ROOTFS
  * leaves out everything that is not needed for seeing what a group costs: the container has a PID namespace and nothing
  * else. The line says which of the files CALLS has the calls on control groups that are to be made, as calls.py wrote
- * them down when the engine made them: 1 is the first, 0 is none of them, and the container has no group.
+ * them down when the engine made them: 1 is the first, 0 is none of them, and the container has no group. Behind it the
+ * line may name a bridge, 10.99.0.1/16, that the container is to be connected to.
  *
  * The other calls and their order are those of minicontainer/engine and minicontainer/runtime/birth.py, as `strace -f`
  * shows them; where the engine changes, this has to follow, or the comparison is none.
@@ -16,12 +17,17 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <arpa/inet.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/if_link.h>
 #include <linux/mount.h>
+#include <linux/netlink.h>
 #include <linux/openat2.h>
+#include <linux/rtnetlink.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <linux/veth.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -327,6 +333,170 @@ static void loopback(void)
 	close(fd);
 }
 
+/* linux/netlink.py: a message is built here, and sent with every other one of its batch. */
+static char batch[4096];
+static size_t length;
+
+static void *put(const void *data, size_t size)
+{
+	char *place = batch + length;
+
+	if (data)
+		memcpy(place, data, size);
+	else
+		memset(place, 0, size);
+	length += NLMSG_ALIGN(size);
+	return place;
+}
+
+static struct nlmsghdr *message(unsigned short type, unsigned short flags, const void *body, size_t size)
+{
+	struct nlmsghdr header = {.nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | flags}, *place;
+
+	place = put(&header, sizeof header);
+	put(body, size);
+	return place;
+}
+
+static struct rtattr *attribute(unsigned short type, const void *value, size_t size)
+{
+	struct rtattr head = {.rta_type = type, .rta_len = (unsigned short)RTA_LENGTH(size)}, *place = put(&head, sizeof head);
+
+	if (size)
+		put(value, size);
+	return place;
+}
+
+static void closed(struct rtattr *outer)
+{
+	outer->rta_len = (unsigned short)(batch + length - (char *)outer);
+}
+
+static void ended(struct nlmsghdr *header)
+{
+	header->nlmsg_len = (unsigned)(batch + length - (char *)header);
+}
+
+/* Send what was built, and see that the kernel has done all of it. */
+static void ask(int fd, int messages)
+{
+	static char answer[1 << 15];
+	ssize_t size;
+
+	must(send(fd, batch, length, 0), "send(netlink)");
+	length = 0;
+	while (messages > 0) {
+		size = must(recv(fd, answer, sizeof answer, 0), "recv(netlink)");
+		for (struct nlmsghdr *one = (void *)answer; NLMSG_OK(one, size); one = NLMSG_NEXT(one, size)) {
+			if (one->nlmsg_type != NLMSG_ERROR)
+				continue;
+			errno = -((struct nlmsgerr *)NLMSG_DATA(one))->error;
+			must(errno ? -1 : 0, "netlink");
+			messages--;
+		}
+	}
+}
+
+static int netlink_socket(void)
+{
+	return must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "socket(netlink)");
+}
+
+static void set_file(const char *path, const char *value)
+{
+	int fd = must(open(path, O_WRONLY | O_CLOEXEC), path);
+
+	must(write(fd, value, strlen(value)), path);
+	close(fd);
+}
+
+static void look_for(const char *name)
+{
+	struct ifinfomsg link = {.ifi_family = AF_UNSPEC};
+	struct nlmsghdr *header = message(RTM_GETLINK, 0, &link, sizeof link);
+
+	attribute(IFLA_IFNAME, name, strlen(name) + 1);
+	ended(header);
+}
+
+static void up(const char *name)
+{
+	struct ifinfomsg link = {.ifi_family = AF_UNSPEC, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+	struct nlmsghdr *header = message(RTM_NEWLINK, 0, &link, sizeof link);
+
+	attribute(IFLA_IFNAME, name, strlen(name) + 1);
+	ended(header);
+}
+
+/* steps/bridge.py: connect. */
+static void cable(pid_t pid, const char *bridge, unsigned number)
+{
+	struct ifinfomsg link = {.ifi_family = AF_UNSPEC};
+	char name[IFNAMSIZ], path[128];
+	unsigned host = 2 + number % 60000, address = htonl(0x0a630000u | host), gateway = htonl(0x0a630001u);
+	unsigned every = htonl(0x0a63ffffu);
+	int back = must(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), "ns/net"), space, here, there, index;
+	unsigned master = (unsigned)must((long)if_nametoindex(bridge) - 1, bridge) + 1;
+	struct rtattr *info, *data, *peer;
+	struct nlmsghdr *header;
+
+	snprintf(path, sizeof path, "/proc/%d/ns/net", pid);
+	space = must(open(path, O_RDONLY | O_CLOEXEC), path);
+	here = netlink_socket();
+	must(setns(space, CLONE_NEWNET), "setns");
+	there = netlink_socket();
+	must(setns(back, CLONE_NEWNET), "setns");
+
+	snprintf(name, sizeof name, "bench%u", number);
+	header = message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link, sizeof link);
+	attribute(IFLA_IFNAME, name, strlen(name) + 1);
+	attribute(IFLA_MASTER, &master, 4);
+	info = attribute(IFLA_LINKINFO, NULL, 0);
+	attribute(IFLA_INFO_KIND, "veth", 4);
+	data = attribute(IFLA_INFO_DATA, NULL, 0);
+	peer = attribute(VETH_INFO_PEER, NULL, 0);
+	put(&link, sizeof link);
+	attribute(IFLA_IFNAME, "eth0", 5);
+	attribute(IFLA_NET_NS_FD, &space, 4);
+	closed(peer);
+	closed(data);
+	closed(info);
+	ended(header);
+	ask(here, 1);
+	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
+	set_file(path, "1");
+
+	must(setns(space, CLONE_NEWNET), "setns");
+	index = (int)if_nametoindex("eth0");
+	set_file("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1");
+	must(setns(back, CLONE_NEWNET), "setns");
+	header = message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL,
+			 &(struct ifaddrmsg){.ifa_family = AF_INET, .ifa_prefixlen = 16, .ifa_index = (unsigned)index},
+			 sizeof(struct ifaddrmsg));
+	attribute(IFA_LOCAL, &address, 4);
+	attribute(IFA_ADDRESS, &address, 4);
+	attribute(IFA_BROADCAST, &every, 4);
+	ended(header);
+	up("eth0");
+	ask(there, 2);
+	up(name);
+	look_for(name);
+	ask(here, 2);
+	look_for("eth0");
+	header = message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL,
+			 &(struct rtmsg){.rtm_family = AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
+					 .rtm_type = RTN_UNICAST},
+			 sizeof(struct rtmsg));
+	attribute(RTA_GATEWAY, &gateway, 4);
+	attribute(RTA_OIF, &index, 4);
+	ended(header);
+	ask(there, 2);
+	close(here);
+	close(there);
+	close(space);
+	close(back);
+}
+
 /* steps/time.py: offset_clocks. */
 static void own_clocks(void)
 {
@@ -614,7 +784,6 @@ static void isolate(const char *container)
 	must(syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL), "keyctl");
 
 	must(unshare(CLONE_NEWCGROUP), "unshare(CLONE_NEWCGROUP)");
-	loopback();
 	must(unshare(CLONE_NEWIPC), "unshare(CLONE_NEWIPC)");
 	must(unshare(CLONE_NEWUTS), "unshare(CLONE_NEWUTS)");
 	must(sethostname("alpha", 5), "sethostname");
@@ -638,7 +807,8 @@ static void isolate(const char *container)
 }
 
 /* runtime/birth.py: _init. */
-static int init(const char *container, const struct call *calls, unsigned number, int channel, int callers)
+static int init(const char *container, const struct call *calls, unsigned number, int channel, int callers,
+		const char *bridge)
 {
 	char word[16];
 	pid_t child;
@@ -649,9 +819,15 @@ static int init(const char *container, const struct call *calls, unsigned number
 	if (read(channel, word, sizeof word) <= 0)
 		return 125;
 	must(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl");
+	if (*rootfs)
+		loopback();
+	if (bridge)
+		must(write(channel, "networked", 9), "networked");
 	make_calls(calls, 'j', number);
 	if (*rootfs)
 		isolate(container);
+	if (bridge && read(channel, word, sizeof word) <= 0)
+		return 125;
 	child = spawn(&channel);
 	must(write(channel, "ready", 5), "ready");
 	null = must(open("/dev/null", O_RDWR | O_CLOEXEC), "/dev/null");
@@ -699,7 +875,7 @@ static unsigned long birth_of(pid_t pid)
 }
 
 /* runtime/birth.py: start; engine/engine.py: start, attend. */
-static void start(const char *container, const struct call *calls, unsigned number)
+static void start(const char *container, const struct call *calls, unsigned number, const char *bridge)
 {
 	struct clone_args args = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
 	int channel[2], pidfd, status, group;
@@ -720,7 +896,7 @@ static void start(const char *container, const struct call *calls, unsigned numb
 	sigprocmask(SIG_BLOCK, &all, &before);
 	pid = must(syscall(SYS_clone3, &args, sizeof args), "clone3");
 	if (pid == 0)
-		_exit(init(container, calls, number, channel[1], channel[0]));
+		_exit(init(container, calls, number, channel[1], channel[0], bridge));
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (group >= 0)
 		close(group);
@@ -728,9 +904,15 @@ static void start(const char *container, const struct call *calls, unsigned numb
 	close(channel[1]);
 	must(write(channel[0], "go", 2), "go");
 	poller = (struct pollfd){.fd = channel[0], .events = POLLIN};
-	do
+	for (;;) {
 		must(poll(&poller, 1, -1), "poll");
-	while (read(channel[0], word, sizeof word) > 0);
+		if (read(channel[0], word, sizeof word) <= 0)
+			break;
+		if (!strncmp(word, "networked", 9)) {
+			cable(pid, bridge, number);
+			must(write(channel[0], "connected", 9), "connected");
+		}
+	}
 	close(channel[0]);
 	if (container) {
 		snprintf(text, sizeof text, "{\"status\": \"running\", \"pid\": %d, \"started\": %lu}", pid, birth_of(pid));
@@ -772,8 +954,25 @@ static int make(const char *path)
 	return mkdir(path, 0777);
 }
 
+/* network/networks.py: join, leave. Who has which address is read, written whole, and locked meanwhile. */
+static void endpoint(const char *container, unsigned number)
+{
+	char text[256], path[4096];
+	int lock = locked(work, "network-lock"), spaces = must(open("/proc/sys/net/ipv4/route/flush", O_WRONLY | O_CLOEXEC), "flush");
+
+	must(flock(spaces, LOCK_EX), "flock");
+	snprintf(path, sizeof path, "%s/endpoints.json", work);
+	if (access(path, R_OK) == 0)
+		read_all(path);
+	snprintf(text, sizeof text, "{\"endpoints\": [{\"container\": \"%u\", \"addresses\": [\"10.99.0.2/16\"]}]}", number);
+	record(work, "endpoints.json", container ? text : "{\"endpoints\": []}", 1);
+	record(work, "network-names", container ? "{\"c\": [\"10.99.0.2\"]}" : "{}", 1);
+	close(spaces);
+	close(lock);
+}
+
 /* engine/: the container's directory, its records, its life, its end. */
-static void run(unsigned number, const struct call *calls)
+static void run(unsigned number, const struct call *calls, const char *bridge)
 {
 	static const char config[] =
 		"{\"id\": \"0123456789ab\", \"name\": \"c-012345\", \"image\": \"busybox\", \"args\": [\"/bin/true\"], "
@@ -806,7 +1005,11 @@ static void run(unsigned number, const struct call *calls)
 
 	attended = locked(container, "attended");
 	record(container, "state.json", "{\"status\": \"starting\"}", 1);
-	start(container, calls, number);
+	if (bridge)
+		endpoint(container, number);
+	start(container, calls, number, bridge);
+	if (bridge)
+		endpoint(NULL, number);
 	record(container, "state.json", "{\"status\": \"exited\", \"exit_code\": 0}", 1);
 	close(attended);
 
@@ -823,7 +1026,7 @@ int main(int argc, char **argv)
 {
 	struct timespec before, after;
 	struct call *calls[16] = {NULL};
-	char line[64];
+	char line[64], *bridge;
 	unsigned number = 0, which;
 	int i;
 
@@ -838,12 +1041,16 @@ int main(int argc, char **argv)
 	for (i = 4; i < argc; i++)
 		calls[i - 3] = read_calls(argv[i]);
 	while (fgets(line, sizeof line, stdin)) {
+		line[strcspn(line, "\n")] = '\0';
+		bridge = strchr(line, ' ');
+		if (bridge)
+			bridge++;
 		which = (unsigned)atoi(line) % 16;
 		clock_gettime(CLOCK_MONOTONIC, &before);
 		if (*rootfs)
-			run(number++, calls[which]);
+			run(number++, calls[which], bridge);
 		else
-			start(NULL, calls[which], number++);
+			start(NULL, calls[which], number++, NULL);
 		clock_gettime(CLOCK_MONOTONIC, &after);
 		printf("%.4f\n", (double)(after.tv_sec - before.tv_sec) * 1e3 + (double)(after.tv_nsec - before.tv_nsec) / 1e6);
 		fflush(stdout);

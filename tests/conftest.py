@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
 
-pytest_plugins = ["labs.grading.pytest_plugin", "tests.host_state", "tests.command"]
+pytest_plugins = [
+    "labs.grading.pytest_plugin", "tests.host_state", "tests.command", "tests.netns", "tests.neighbourhood"
+]  # fmt: skip
 
-ENGINE = ("linux", "steps", "runtime", "engine", "cli")
+ENGINE = ("linux", "steps", "runtime", "network", "engine", "cli")
+
+# No test connects a container to the host's own network: those that want one make a host, `tests.neighbourhood`.
+os.environ["MINICONTAINER_NETWORK"] = "none"
 
 # No deadline for one example: two cores are shared with whoever else works here. No database in the checkout.
 hypothesis.settings.register_profile("tests", database=None, deadline=None)

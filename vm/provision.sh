@@ -22,6 +22,8 @@ gcc             # the C program that the engine's start time is compared with
 libc6-dev       # its headers
 iproute2        # `ip`: an independent witness for namespaces and links
 nftables        # `nft` and libnftables: address translation and published ports
+passt           # `pasta`: a network for containers of an ordinary user
+slirp4netns     # the same, elsewhere
 util-linux      # unshare, nsenter, lsns, findmnt, setpriv: independent witnesses
 procps          # ps, sysctl
 strace          # sends the signals of the tests that interrupt a start at each of its system calls

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from labs.notebook.network import KINDS, Journey, Sighting
+from labs.notebook.network import journey as followed
 from minicontainer.linux import Namespace
 
 SHARED, OWN, GONE, INK = "#d9d9d9", "#56b4e9", "#d55e00", "#222222"
@@ -357,7 +359,7 @@ def _process(pid: int) -> Relative:
         for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
             try:
                 below = _process(int(child))
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # before we opened the file, after it
                 continue  # gone in this very moment
             found.below.append(below)
     return found
@@ -366,6 +368,98 @@ def _process(pid: int) -> Relative:
 def _status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+# Packets
+
+
+@Picture
+def journey(kind: str = "out", mine: bool = False) -> Figure:
+    """The way of a packet and of its answer through the devices of containers, host and outside, as they saw it.
+
+    `kind` is "out", "in", "loopback" or "beside". Time goes down. What was translated since the packet was last seen is
+    in a box with a thick frame.
+    """
+    return drawn_journey(followed(kind, mine))
+
+
+def drawn_journey(way: Journey) -> Figure:
+    """The picture of a journey that was made."""
+    order = [("the container", "eth0"), ("the host", "lo"), ("the host", "cable1"), ("the host", "br0")]
+    order += [("the host", "cable2"), ("its neighbour", "eth0"), ("the host", "uplink"), ("outside", "eth0")]
+    seen = {(one.node, one.device) for one in way.sightings}
+    columns = [place for place in order if place in seen] or [("the container", "eth0")]
+    step = 24 / (len(columns) + 1)
+    across = {place: step * (number + 1) for number, place in enumerate(columns)}
+    rows = sorted(way.sightings, key=lambda one: (one.nanoseconds, one.device == "br0"))
+    bottom = -len(rows) - 1.6
+    axes = _canvas(9.6, 0.42 * len(rows) + 2.3, (0, 24), (bottom, 2.6))
+    axes.text(0.2, 2.2, KINDS[way.kind][0].upper() + KINDS[way.kind][1:], weight="bold", color=INK)
+    for node in dict.fromkeys(node for node, _ in columns):
+        mine = [across[place] for place in columns if place[0] == node]
+        left, width = min(mine) - step * 0.47, max(mine) - min(mine) + step * 0.94
+        patch = FancyBboxPatch(
+            (left, bottom + 1.1),
+            width,
+            2.6 - bottom - 2.0,
+            boxstyle="round,pad=0,rounding_size=0.25",
+            fc="#eaf5fc" if node != "the host" else "#f2f2f2",
+            ec="#999999",
+            lw=0.9,
+            zorder=0,
+        )
+        axes.add_patch(patch)
+        axes.text(left + width / 2, 1.3, node, ha="center", va="center", size=9, weight="bold", color=INK)
+    for place, x in across.items():
+        axes.text(x, 0.72, place[1], ha="center", va="center", family=MONO, size=9, color=INK)
+        axes.plot([x, x], [0.4, -len(rows) - 0.1], color="#bbbbbb", lw=1.0, zorder=1)
+    before: Sighting | None = None
+    for row, one in enumerate(rows):
+        x, y = across[one.node, one.device], -row - 0.3
+        changed = False
+        if before is not None:
+            same = before.answer == one.answer
+            changed = same and (before.source, before.destination) != (one.source, one.destination)
+            arrow = FancyArrowPatch(
+                (across[before.node, before.device], y + 1),
+                (x, y),
+                arrowstyle="-|>",
+                mutation_scale=9,
+                lw=1.0,
+                zorder=2,
+                color=INK if same else "#999999",
+                linestyle="-" if same else ":",
+            )
+            axes.add_patch(arrow)
+        axes.plot([x], [y], "o" if not one.answer else "s", ms=5, color=OWN if not one.answer else GONE, zorder=3)
+        text = f"{one.source} → {one.destination}"
+        left = x > 13
+        frame = {"ec": INK, "lw": 1.6} if changed else {"ec": "#dddddd", "lw": 0.5}
+        axes.text(
+            x - 0.35 if left else x + 0.35,
+            y,
+            text + ("  translated" if changed else ""),
+            ha="right" if left else "left",
+            va="center",
+            family=MONO,
+            size=7.5,
+            weight="bold" if changed else "normal",
+            color=INK,
+            zorder=4,
+            bbox={"boxstyle": "round,pad=0.2", "fc": "white", **frame},
+        )
+        before = one
+    if way.complaint:
+        told = f"a step failed: {way.complaint}"
+    elif way.answered:
+        told = f"the server took {way.client} for the client; the answer has come back"
+    elif way.client:
+        told = f"the server took {way.client} for the client; the answer was lost"
+    else:
+        told = "the question has not arrived"
+    axes.text(0.2, bottom + 0.75, f"● the question   ■ the answer   —   {told}", size=9, color=INK, va="center")
+    axes.text(0.2, bottom + 0.25, "heard on each device with a packet(7) socket", size=8, color="#555555", va="center")
+    return _figure(axes)
 
 
 # What all of them are drawn with

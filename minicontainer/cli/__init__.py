@@ -23,6 +23,10 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         arguments = parse(argv)
+        if arguments.explain:
+            from minicontainer.cli.explain import explained
+
+            return explained(arguments)
         return int(arguments.act(arguments))
     except (EngineError, StartError) as error:
         return _say(error, error.exit_code)

@@ -46,11 +46,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="minicontainer",
         description="Containers, step by step.",
-        usage="minicontainer [--root DIR] [--steps FILE] COMMAND …",
+        usage="minicontainer [--root DIR] [--steps FILE] [--explain] COMMAND …",
         epilog="commands:\n" + "".join(f"  {name:<8} {help}\n" for name, (help, _, _) in COMMANDS.items()),
     )
     parser.add_argument("--root", metavar="DIR", help="keep all state below DIR")
     parser.add_argument("--steps", metavar="FILE", help="use the exercises in this notebook, module or directory")
+    add_explain(parser)
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
@@ -65,8 +66,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     subparser = Parser(prog=f"minicontainer {chosen.command}", description=f"{description}.", add_help=False)
     subparser.add_argument("--help", action="help", help="show this and stop")
     options(subparser)
+    add_explain(subparser)
     subparser.set_defaults(act=act)
-    return subparser.parse_args(chosen.rest, argparse.Namespace(root=chosen.root, steps=chosen.steps))
+    globally = argparse.Namespace(root=chosen.root, steps=chosen.steps)
+    arguments = subparser.parse_args(chosen.rest, globally)
+    arguments.explain_to = arguments.explain_to or chosen.explain_to
+    arguments.explain = arguments.explain or chosen.explain or bool(arguments.explain_to)
+    return arguments
+
+
+def add_explain(parser: Parser) -> None:
+    """Before the command or after it."""
+    parser.add_argument("--explain", action="store_true", help="show every system call, with its page in the manual")
+    parser.add_argument("--explain-to", metavar="FILE", help="likewise, in a file")
 
 
 def _run(parser: Parser) -> None:
@@ -86,7 +98,7 @@ def _container(parser: Parser) -> None:
     add("-w", "--workdir", default="/", metavar="DIR", help="start in this directory of the container")
     add("-v", "--volume", action="append", default=[], metavar="SOURCE:DIR[:ro]", help="show a directory of the host")
     add("--rootfs", action="store_true", help="IMAGE is a directory with a root file system; it is not written to")
-    add("--network", choices=("none", "host"), default="none", help="none: a network with a loopback only")
+    _network_options(parser)
     for option, name in SHAREABLE.items():
         choices = ("host", "private") if option == "cgroupns" else ("host",)
         add(f"--{option}", choices=choices, help=f"share the host's {name} namespace")
@@ -95,6 +107,29 @@ def _container(parser: Parser) -> None:
     add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
     add("image", metavar="IMAGE", help="busybox, or with --rootfs a directory")
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
+
+
+def _network_options(parser: Parser) -> None:
+    add = parser.add_argument
+    names = "NAME, or NAME,ip=…,alias=…; none, host, pasta, slirp4netns, container:NAME"
+    add("--network", action="append", default=[], metavar="NETWORK", help=names)
+    ports = "let a port of the host, on 127.0.0.1 unless told otherwise, lead to one of the container"
+    add("-p", "--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help=ports)
+    add("--ip", metavar="ADDRESS", help="its IPv4 address on its network")
+    add("--ip6", metavar="ADDRESS", help="its IPv6 address")
+    add("--mac-address", metavar="MAC", help="its MAC address")
+    add("--network-alias", action="append", default=[], metavar="NAME", help="another name that it is known by there")
+    add("--dns", action="append", default=[], metavar="ADDRESS", help="ask this server for names")
+    add("--dns-search", action="append", default=[], metavar="DOMAIN", help="look for names in this domain too")
+    add("--dns-option", action="append", default=[], metavar="OPTION", help="an option of resolv.conf(5)")
+    add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="a line of its /etc/hosts")
+
+
+def _network(parser: Parser) -> None:
+    parser.epilog = "minicontainer network WHAT --help says more"
+    what = ("create", "ls", "inspect", "rm", "prune", "connect", "disconnect", "graph")
+    parser.add_argument("what", choices=what, metavar="WHAT", help=", ".join(what))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def _start(parser: Parser) -> None:
@@ -126,7 +161,10 @@ def _update(parser: Parser) -> None:
     parser.add_argument(
         "--memory-share", metavar="N:N…", help="split --memory: each container gets a maximum in this proportion"
     )
-    parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
+    add = parser.add_argument
+    add("--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help="publish one more port")
+    add("--unpublish", action="append", default=[], metavar="[[ADDR:]PORT:]PORT[/udp]", help="publish it no longer")
+    add("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
 
 def _stats(parser: Parser) -> None:
@@ -193,13 +231,12 @@ def _system(parser: Parser) -> None:
     parser.add_argument("what", choices=("repair",), help="put right what was killed half-way")
 
 
-def _later(name: str) -> Callable[[argparse.Namespace], int]:
+def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace], int]:
     """A command that is imported when it is called: most starts of ours are of another."""
 
     def act(arguments: argparse.Namespace) -> int:
-        from minicontainer.cli import detached
-
-        command: Callable[[argparse.Namespace], int] = getattr(detached, name)
+        found = __import__(f"minicontainer.cli.{module}", fromlist=[name])
+        command: Callable[[argparse.Namespace], int] = getattr(found, name)
         return command(arguments)
 
     return act
@@ -225,6 +262,8 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "freeze": ("another word for pause, LXC's", _several, commands.pause),
     "unfreeze": ("another word for unpause", _several, commands.unpause),
     "cgroup": ("control groups: their tree; events counted in one", _cgroup, commands.cgroup),
+    "network": ("networks: make, list, remove them; connect containers", _network, _later("network", "networks")),
+    "port": ("the published ports of a container", _one, _later("port", "networks")),
     "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
     "system": ("look after the engine itself", _system, commands.repair),
 }

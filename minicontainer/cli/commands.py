@@ -119,6 +119,14 @@ def update(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     configs = [engine.store.find(name) for name in arguments.containers]
     changes = [limits_of(arguments)] * len(configs)
+    if arguments.publish or arguments.unpublish:
+        from minicontainer.cli.networks import republish
+
+        republish(engine, arguments.containers, arguments.publish, arguments.unpublish)
+        if changes[0] == Limits() and not arguments.memory_share:
+            print("\n".join(arguments.containers))
+            return 0
+        configs = [engine.store.find(name) for name in arguments.containers]
     if changes[0] == Limits():
         raise EngineError("update: say which limit to change, such as: minicontainer update --memory 128m c1")
     if arguments.memory_share:
@@ -162,7 +170,17 @@ def stats(arguments: argparse.Namespace) -> int:
         else:
             if not once:
                 print("\x1b[H\x1b[2J", end="")  # ECMA-48: the cursor home, the screen empty
-            head = ("NAME", "CPU %", "MEMORY / LIMIT", "MEMORY %", "PIDS", "READ / WRITTEN", "PRESSURE", "")
+            head = (
+                "NAME",
+                "CPU %",
+                "MEMORY / LIMIT",
+                "MEMORY %",
+                "PIDS",
+                "READ / WRITTEN",
+                "RECEIVED / SENT",
+                "PRESSURE",
+                "",
+            )
             _print_rows([head, *map(_row, found)])
         if once:
             return 0
@@ -215,7 +233,13 @@ def repair(arguments: argparse.Namespace) -> int:
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:
-    return Engine(arguments.root, arguments.steps)
+    engine = Engine(arguments.root, arguments.steps, explain=arguments.explain or None)
+    engine.warn = _warn
+    return engine
+
+
+def _warn(line: str) -> None:
+    print(f"minicontainer: warning: {line}", file=sys.stderr)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -223,7 +247,8 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     from minicontainer.cli.arguments import SHAREABLE
 
     shared = [name for option, name in SHAREABLE.items() if getattr(arguments, option) == "host"]
-    if arguments.network == "host":
+    networks = arguments.network or [_default_network()]
+    if "host" in networks:
         shared.append("net")
     environment = [f"PATH={DEFAULT_PATH}", "HOME=/root", *(["TERM=xterm"] if arguments.tty else [])]
     return {
@@ -242,7 +267,28 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "rights": rights_of(arguments),
         "cgroup_parent": arguments.cgroup_parent.strip("/"),
         "reaper": not arguments.no_init,
+        **_network_wishes(arguments, networks),
     }
+
+
+def _default_network() -> str:
+    """What a container is connected to unless the command line says."""
+    if (said := os.environ.get("MINICONTAINER_NETWORK")) or os.geteuid() == 0:
+        return said or "bridge"
+    from minicontainer.network.userspace import usable
+
+    return usable() or "none"
+
+
+def _network_wishes(arguments: argparse.Namespace, networks: list[str]) -> dict[str, Any]:
+    """What is said of networks; where nothing is, nothing of them is imported."""
+    said = (arguments.publish, arguments.ip, arguments.ip6, arguments.mac_address, arguments.network_alias)
+    names = (arguments.dns, arguments.dns_search, arguments.dns_option, arguments.add_host)
+    if networks in (["none"], ["host"]) and not any((*said, *names)):
+        return {}
+    from minicontainer.cli.networks import wishes_of
+
+    return wishes_of(arguments, networks)
 
 
 def _environment(arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -279,6 +325,7 @@ def _row(one: Statistics) -> tuple[str, ...]:
         "-" if one.memory_percent is None else f"{one.memory_percent:.1f}",
         f"{'-' if use.pids is None else use.pids}{f' / {use.pids_limit}' if use.pids_limit else ''}",
         f"{_bytes(use.read)} / {_bytes(use.written)}",
+        f"{_bytes(one.received)} / {_bytes(one.sent)}",
         " ".join(f"{name} {share:.0f}%" for name, share in use.pressure.items() if share >= 0.5) or "-",
         "paused" if one.frozen else "",
     )

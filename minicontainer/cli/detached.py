@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 
 from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
@@ -77,11 +78,13 @@ def kill(arguments: argparse.Namespace) -> int:
 def inspect(arguments: argparse.Namespace) -> int:
     """``minicontainer inspect``: all that is known of containers, as JSON."""
     _let_interrupt()
-    import json
-
     engine = _engine(arguments)
     configs = [engine.store.find(name) for name in arguments.containers]
-    shown = [_shown(config, engine.state(config), engine.paused(config)) for config in configs]
+    shown = [
+        _shown(config, engine.state(config), engine.paused(config))
+        | {"NetworkSettings": engine.network_settings(config)}
+        for config in configs
+    ]
     print(json.dumps(shown, indent=2))
     return 0
 
@@ -106,7 +109,7 @@ def _shown(config: Config, state: State, paused: bool) -> dict[str, Any]:
             "StartedAt": _date(state.began),
             "FinishedAt": _date(state.finished),
         },
-        "Config": config.asdict() | {"limits": config.limits.asdict(), "rights": config.rights.asdict()},
+        "Config": json.loads(config.to_json()),
     }
 
 

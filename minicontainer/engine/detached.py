@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux import birth_of, signal, thread_count
-from minicontainer.runtime.birth import start
+from minicontainer.runtime.birth import Connect, start
 from minicontainer.runtime.keeping import Keeper
 from minicontainer.runtime.spec import Spec
 from minicontainer.steps import Steps
@@ -27,8 +27,8 @@ KILLED = 128 + signal.SIGKILL
 """The status of a container whose process 1 could not write one: nothing else ends it so."""
 
 
-def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps) -> None:
-    """Start a container that is attended by us, and let go of it. Raises EngineError, StartError."""
+def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect: Connect | None = None) -> None:
+    """Start a container that is attended by us, connect it, and let go of it. Raises EngineError, StartError."""
     if thread_count() > 1:
         raise EngineError("this process has several threads: start it with the command, minicontainer start")
     if not config.reaper:
@@ -56,7 +56,8 @@ def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps) -> None:
         def born(pid: int, group: Group | None) -> None:
             store.set_state(config.id, State("starting", pid, birth_of(pid), detached=True, began=began))
 
-        running = start(spec.replace(die_with_parent=False), steps, stdio, born=born, keeper=keeper)
+        alone = spec.replace(die_with_parent=False)
+        running = start(alone, steps, stdio, born=born, keeper=keeper, connect=connect)
         born_at = birth_of(running.pid)
         store.set_state(config.id, State("running", running.pid, born_at, detached=True, began=began))
         os.close(running.pidfd)
@@ -83,6 +84,10 @@ def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
         with contextlib.suppress(OSError):  # it has no such controller
             oom_killed = steps.count_oom_kills(group) > 0
         remove_group(group)
+        if os.path.exists(store.networked(config.id)):
+            from minicontainer.engine.networks import release
+
+            release(store, config, steps)
         if begun:
             code, ended = KILLED if code is None else code, store.ended_at(config.id)
             state = State("exited", exit_code=code, oom_killed=oom_killed, began=state.began, finished=ended)

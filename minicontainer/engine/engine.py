@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.engine import rights
 from minicontainer.engine.errors import EngineError
@@ -28,6 +28,12 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
     from minicontainer.engine.resources import Node, Statistics
+    from minicontainer.linux.recording import Told
+    from minicontainer.network.graph import Graph
+    from minicontainer.network.networks import Networks
+    from minicontainer.network.store import Endpoint
+    from minicontainer.network.wishes import Attachment, Port
+    from minicontainer.runtime.birth import Connect
     from minicontainer.runtime.zygote import Zygote
 
 
@@ -60,11 +66,17 @@ class Engine:
     """Containers under one directory, `root`; with `steps`, somebody's own steps laid over ours.
 
     `steps` is a notebook, a module or a directory of them (see `minicontainer.steps.loading`). In a process with
-    several threads, such as a notebook's kernel, containers are started by a helper process.
+    several threads, such as a notebook's kernel, containers are started by a helper process. `explain` is called each
+    time that a program was started or could not be, with the system calls by which it was done.
     """
 
-    def __init__(self, root: AnyPath | None = None, steps: AnyPath | None = None) -> None:
+    def __init__(
+        self, root: AnyPath | None = None, steps: AnyPath | None = None, *, explain: Told | None = None
+    ) -> None:
         self.store = Store(os.path.abspath(root or default_root()))
+        self._explain = explain
+        self.warn: Callable[[str], object] = str
+        """Told, a line each, what will not be as the user may think; whoever wants to hear it sets it."""
         self._steps, self._steps_path = Steps(), None
         if steps:
             from minicontainer.runtime.substitute import load_steps
@@ -86,7 +98,8 @@ class Engine:
     ) -> Result:
         """Create a container, start it, wait until it has ended and (unless ``remove=False``) remove it.
 
-        `options` are fields of Config: name, hostname, env, terminal, limits… `capture` returns what the program wrote.
+        `options` are fields of Config: name, hostname, env, terminal, limits…, and `network`: a single one by its name,
+        "bridge", "none", "host". `capture` returns what the program wrote.
         Raises EngineError, StartError, Interrupted; the container is gone then.
         """
         config = self._create(image, args, **{"remove": True, **options})
@@ -128,6 +141,8 @@ class Engine:
     def _create(self, image: str, args: list[str], **options: Any) -> Config:
         """Likewise, and watch over it from the beginning: nobody else starts it, or takes it for forgotten."""
         self.store.prepare()
+        if "network" in options:
+            options |= _named_network(options.pop("network"))
         config = Config(id="", name=options.pop("name", None) or "", image=image, args=tuple(args), **options)
         _check(config)
         self._lowers(config)  # an unknown image is an error of create, not of start
@@ -144,16 +159,27 @@ class Engine:
         self._claim(config)
         self.store.set_state(config.id, State("starting"))
         try:
+            connect = self._connection(config)
             if thread_count() == 1:
-                running = start(self._spec(config), self._steps, stdio, interrupts)
+                with self._explained():
+                    running = start(self._spec(config), self._steps, stdio, interrupts, connect=connect)
             else:
-                running = _zygote().start(self._spec(config), self._steps_path, stdio)
+                running = _zygote().start(self._spec(config), self._steps_path, stdio, connect, self._explain)
         except BaseException:
+            self._disconnected(config)
             self.store.set_state(config.id, State("created"))
             self.store.leave(config.id)
             raise
         self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
         return running
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        if self._explain is None:
+            return contextlib.nullcontext()
+        from minicontainer.linux.recording import recording
+        from minicontainer.steps import step_of
+
+        return recording(self._explain, step_of)
 
     def run_detached(self, image: str, args: list[str], **options: Any) -> Config:
         """Create a container, start it, and let go of it: it runs on whatever becomes of us.
@@ -176,8 +202,11 @@ class Engine:
         self._claim(config)
         self.store.set_state(config.id, State("starting", detached=True))
         try:
-            leave_alone(self.store, config, self._spec(config), self._steps)
+            connect = self._connection(config)
+            with self._explained():
+                leave_alone(self.store, config, self._spec(config), self._steps, connect)
         except BaseException:
+            self._disconnected(config)
             os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
             self.store.set_state(config.id, State("created"))
             raise
@@ -229,6 +258,7 @@ class Engine:
             raise EngineError(f'container "{config.name}" is just being started by another process; wait for that', 1)
         if self.store.state(config.id).status in ("starting", "running"):  # and nobody has tidied up after it
             remove_group(find_group(config.group))
+        self._disconnected(config)
         self.store.forget(config)
 
     def send(self, config: Config, number: int) -> None:
@@ -310,7 +340,7 @@ class Engine:
         if user is not None:
             config = config.replace(rights=config.rights.replace(user=user))
             rights.check(config.rights)
-        spec = self._spec(config)
+        spec = self._spec(config.replace(networks=()))  # it is joined as it is
         process = spec.process.replace(
             args=tuple(args),
             env=(*spec.process.env, *env),
@@ -319,7 +349,8 @@ class Engine:
             console_size=_console_size() if terminal else None,
         )
         group = find_group(config.group)
-        running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
+        with self._explained():
+            running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
         return running.replace(group=None)  # it is not this program's: who puts that down leaves the container alone
 
     # All of them
@@ -361,6 +392,8 @@ class Engine:
             remove_group(left)
             remove_empty_groups(config.cgroup_parent)
             done += [f"control group {directory}" for directory in left.directories]
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.store.networked(config.id))
             if config.remove:
                 self.store.forget(config)
                 done.append(f'container "{config.name}", which was to go when it ended')
@@ -368,7 +401,73 @@ class Engine:
                 self.store.set_state(config.id, State("exited"))
                 done.append(f'container "{config.name}" is recorded as ended')
         remove_empty_groups()
+        if os.path.isdir(f"{self.store.root}/networks"):
+            from minicontainer.engine.networks import told
+
+            with told():
+                done += self.networks().repair()
         return done
+
+    # Networks
+
+    def networks(self) -> Networks:
+        """Those that containers can be connected to: to be made, looked at, removed."""
+        from minicontainer.network.networks import Networks
+
+        return Networks(self.store.root, self._steps)
+
+    def connect(self, config: Config, wanted: Attachment) -> Config:
+        """Connect a container to one more network, at once if it runs, and for its next start. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        return networks.connect(self.store, config, self.state(config), wanted, self._steps)
+
+    def disconnect(self, config: Config, network: str) -> Config:
+        """Take a container off a network. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        return networks.disconnect(self.store, config, self.state(config), network, self._steps)
+
+    def republish(self, config: Config, add: Sequence[Port], remove: Sequence[Port]) -> Config:
+        """Publish other ports of a container, at once if it runs: all, or none. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        return networks.republish(self.store, config, self.state(config), add, remove, self._steps)
+
+    def endpoints(self, config: Config) -> list[Endpoint]:
+        """Where a container is connected now, with its addresses and published ports."""
+        from minicontainer.engine import networks
+
+        return networks.endpoints_of(self.store, config, self._steps)
+
+    def network_settings(self, config: Config) -> dict[str, Any]:
+        """Likewise in docker's words, for ``inspect``."""
+        if not os.path.exists(self.store.networked(config.id)):
+            return {"Networks": {}, "Ports": {}}
+        from minicontainer.engine import networks
+
+        return networks.shown(self.store, config, self._steps)
+
+    def network_graph(self) -> Graph:
+        """What networks there are now, and which containers are on them, to be drawn. Raises EngineError."""
+        from minicontainer.engine import networks
+
+        running = [(config, state) for config, state in self.containers() if state.status == "running"]
+        return networks.graph(self.store, running, self._steps)
+
+    def _connection(self, config: Config) -> Connect | None:
+        if not config.networks:
+            return None
+        from minicontainer.engine import networks
+
+        return networks.connection(self.store, config, self._steps, self.warn)
+
+    def _disconnected(self, config: Config) -> None:
+        """Take back what a container that has ended had of networks; of one that never had, nothing is imported."""
+        if os.path.exists(self.store.networked(config.id)):
+            from minicontainer.engine import networks
+
+            networks.release(self.store, config, self._steps)
 
     # What they use
 
@@ -408,12 +507,16 @@ class Engine:
 
         found, configs = [], self.store.all() if configs is None else configs
         groups = find_groups([config.group for config in configs])
+        traffic: dict[str, tuple[int, int]] = {}
+        if any(config.networks for config in configs):
+            traffic = self.networks().traffic()
         for config in configs:
             state, group = self.state(config), groups[config.group]
             if state.status == "running":
                 with contextlib.suppress(OSError):  # it ends while we look
                     past = (before or {}).get(config.id)
-                    found.append(resources.look(config, state.started, group, self._steps, past, seconds))
+                    moved = traffic.get(config.id)
+                    found.append(resources.look(config, state.started, group, self._steps, past, seconds, moved))
         return found
 
     def count(self, config: Config, event: str, seconds: float) -> int:
@@ -470,7 +573,10 @@ class Engine:
             uids, gids = map(list, rootless_maps())
         mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
         mounts += [Mount(destination, "bind", source) for source, destination in config.devices]
-        if Namespace.NETWORK in namespaces:
+        joined = self._shared_network(config)
+        if joined:
+            namespaces -= {Namespace.NETWORK}
+        if joined or Namespace.NETWORK in namespaces:
             mounts.insert(
                 0, Mount("/sys", "sysfs", readonly=not config.rights.privileged)
             )  # shows the devices of the network namespace it is in
@@ -483,6 +589,7 @@ class Engine:
             hostname=config.hostname,
             domainname=config.domainname,
             namespaces=namespaces,
+            joined=joined,
             uid_mappings=uids,
             gid_mappings=gids,
             mounts=mounts,
@@ -492,6 +599,17 @@ class Engine:
             reaper=config.reaper,
         )
         return rights.confined(spec, config.rights, self.store.cached_filter)
+
+    def _shared_network(self, config: Config) -> tuple[tuple[Namespace, str], ...]:
+        """The network namespace of another container, where that is to be this one's."""
+        if not config.networks:
+            return ()
+        from minicontainer.engine.networks import shared_with
+
+        other = shared_with(config)
+        return (
+            () if other is None else ((Namespace.NETWORK, f"/proc/{self._running(self.store.find(other)).pid}/ns/net"),)
+        )
 
     def _lowers(self, config: Config) -> str:
         """The read-only part of the container's root."""
@@ -540,6 +658,7 @@ class Engine:
             with contextlib.suppress(OSError):  # somebody else has removed it meanwhile, or it has no such controller
                 oom_killed = self._steps.count_oom_kills(running.group) > 0
             remove_group(running.group)
+        self._disconnected(config)
         with contextlib.suppress(FileNotFoundError):  # likewise
             began, now = self.store.state(config.id).began, time.time()
             ended = State("exited", exit_code=status, oom_killed=oom_killed, began=began, finished=now)
@@ -615,6 +734,17 @@ def _told(config: Config) -> Iterator[None]:
         raise EngineError(error.strerror or str(error)) from None
 
 
+def _named_network(name: str) -> dict[str, Any]:
+    """The fields of Config for one network, as it is named on the command line."""
+    if name == "none":
+        return {}
+    if name == "host":
+        return {"shared": ("net",)}
+    from minicontainer.network.wishes import read_attachment
+
+    return {"networks": (read_attachment(name),)}
+
+
 def _dated(config: Config) -> Config:
     return config.replace(created=time.time())
 
@@ -646,6 +776,10 @@ def _check(config: Config) -> None:
     ):
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
     rights.check(config.rights)
+    if config.networks or config.ports:
+        from minicontainer.engine import networks
+
+        networks.check(config)
     if config.limits != Limits():
         from minicontainer.engine import resources
 

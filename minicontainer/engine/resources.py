@@ -42,6 +42,9 @@ class Statistics(Record):
     memory_percent: float | None = None
     """Of its limit; without one, of the host's memory."""
     frozen: bool = False
+    received: int | None = None
+    """Bytes that came in over its networks since it was started; None where there are none whose host we are."""
+    sent: int | None = None
 
 
 class Node(Record):
@@ -154,7 +157,7 @@ def split(pool: int, ratio: str, how_many: int) -> list[int]:
 
 
 def look(config: Config, born: int | None, group: Group, steps: Steps, before: Statistics | None = None,
-         seconds: float = 0) -> Statistics:  # fmt: skip
+         seconds: float = 0, traffic: tuple[int, int] | None = None) -> Statistics:  # fmt: skip
     """What a container uses now. `born`: clock ticks since boot. `before`: the look `seconds` ago, for the rates."""
     usage = steps.measure_group(group)
     since, used = _uptime() - (born or 0) / os.sysconf("SC_CLK_TCK"), usage.cpu
@@ -168,6 +171,8 @@ def look(config: Config, born: int | None, group: Group, steps: Steps, before: S
         cpu_percent=None if used is None or since <= 0 else used / since / 10_000,
         memory_percent=None if usage.memory is None else 100 * usage.memory / min(usage.memory_limit or host, host),
         frozen="freezer" in group and bool(steps.is_frozen(group)),
+        received=traffic[0] if traffic else None,
+        sent=traffic[1] if traffic else None,
     )
 
 

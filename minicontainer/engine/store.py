@@ -7,6 +7,7 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
                    /state.json  how far it has come: created, starting, running (pid), exited (code)
                    /attended       locked by the process that watches over it while it runs: who started it, or,
                                 where nobody stays with it, its own process 1, which notes in it how it ends
+                   /networked   there while it may have addresses or ports of a network
                    /log         what such a one has written;  /stdin  a named pipe: what it is to read (-i)
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
 STATE/images/NAME/rootfs
@@ -32,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minicontainer.network.wishes import Attachment, Port
+
 
 class Config(Record):
     """What a container is to be: the user's wishes, complete enough to start it again tomorrow."""
@@ -51,6 +54,16 @@ class Config(Record):
     """Left alone, it has a standard input that `attach` can write to."""
     shared: tuple[str, ...] = ()
     """The namespaces that stay the host's, by their names below /proc/PID/ns."""
+    networks: tuple[Attachment, ...] = ()
+    """What it is connected to; without any, it has a loopback only. Of "container:NAME" it shares the network."""
+    ports: tuple[Port, ...] = ()
+    """Those of its ports that are published at the host's."""
+    dns: tuple[str, ...] = ()
+    """Servers to ask for names, in place of the network's own."""
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    add_hosts: tuple[str, ...] = ()
+    """``NAME:ADDRESS``, for its /etc/hosts."""
     volumes: tuple[tuple[str, str, bool], ...] = ()
     """(source on the host, destination, read-only)."""
     devices: tuple[tuple[str, str], ...] = ()
@@ -75,11 +88,20 @@ class Config(Record):
             data[name] = _tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
+        for name in ("dns", "dns_search", "dns_options", "add_hosts"):
+            data[name] = tuple(data.get(name, ()))
+        if data.get("networks"):
+            from minicontainer.network.wishes import attachments_of, ports_of
+
+            data["networks"], data["ports"] = attachments_of(data), ports_of(data)
+        else:
+            data["networks"], data["ports"] = (), ()
         return cls(**data)
 
     def to_json(self) -> str:
         """As text, for config.json."""
-        return json.dumps(self.asdict())
+        networks = [network.asdict() for network in self.networks]
+        return json.dumps({**self.asdict(), "networks": networks, "ports": [port.asdict() for port in self.ports]})
 
     @property
     def group(self) -> str:
@@ -322,6 +344,10 @@ class Store:
                 yield True
         finally:
             os.close(fd)
+
+    def networked(self, container_id: str) -> str:
+        """The file that says that a container may have something of a network: made before, removed after."""
+        return f"{self.directory(container_id)}/networked"
 
     def log(self, container_id: str) -> str:
         """Where the log of a container is that nobody stays with; it is there from its first start."""

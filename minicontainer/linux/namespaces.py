@@ -8,6 +8,7 @@ processes share a namespace exactly when these links are the same.
 from __future__ import annotations
 
 import enum
+import fcntl
 import os
 from collections.abc import Iterable
 
@@ -19,6 +20,8 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+
+NS_GET_NSTYPE = 0xB703
 
 
 class Namespace(enum.Enum):
@@ -50,6 +53,12 @@ class Namespace(enum.Enum):
             if namespace.proc_name == proc_name:
                 return namespace
         raise KeyError(proc_name)
+
+    @classmethod
+    def of(cls, fd: int) -> Namespace:
+        """The kind of an open namespace: ioctl_ns(2), NS_GET_NSTYPE. Raises OSError, ENOTTY: it is no namespace."""
+        asked = fcntl.ioctl(fd, NS_GET_NSTYPE)
+        return next(namespace for namespace in cls if namespace.flag == asked)
 
     def link(self, pid: int | str = "self") -> str:
         """What identifies the namespace that process `pid` is in, such as ``uts:[4026531838]``.

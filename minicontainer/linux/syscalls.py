@@ -18,6 +18,7 @@ _NUMBERS = {
     "ioctl":            (16,     29),
     "socket":           (41,     198),
     "socketpair":       (53,     199),
+    "setsockopt":       (54,     208),
     "mount":            (165,    40),
     "umount2":          (166,    39),
     "pivot_root":       (155,    41),
@@ -73,6 +74,13 @@ _syscall.restype = ctypes.c_long
 _syscall.argtypes = [ctypes.c_long, *[ctypes.c_void_p] * 6]
 _REGISTERS = (0,) * 6
 
+
+def syscall(number: int, *given: object) -> int:
+    """syscall(2), by the number of the call and arguments as C has them. `recording` listens here, when asked to."""
+    result: int = _syscall(number, *given, *_REGISTERS[len(given) :])
+    return result
+
+
 Argument = (
     int
     | str
@@ -95,8 +103,7 @@ def call(name: str, *args: Argument) -> int:
     ``pivot_root("/new", "/new"): EINVAL (Invalid argument)``.
     """
     while True:
-        given = [arg if type(arg) is int else _as_c(arg) for arg in args]
-        result: int = _syscall(_number(name), *given, *_REGISTERS[len(args) :])
+        result = syscall(_number(name), *[arg if type(arg) is int else _as_c(arg) for arg in args])
         if result >= 0:
             return result
         if ctypes.get_errno() != errno.EINTR:  # a signal that Python has noted; the call is made again, as PEP 475 does

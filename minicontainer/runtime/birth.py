@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
     from minicontainer.runtime.keeping import Keeper
 
+Connect = Callable[[int, Steps], None]
+"""Connects the network namespace of the process with this pid to others."""
+
 _BIRTHRIGHT = (Namespace.USER, Namespace.PID)
 """The namespaces that one is born into; the others can be entered later."""
 
@@ -78,12 +81,15 @@ def start(
     gate: str | None = None,
     born: Callable[[int, Group | None], None] | None = None,
     keeper: Keeper | None = None,
+    connect: Connect | None = None,
 ) -> Running:
     """Start the container and return as soon as its program runs. The caller must have a single thread.
 
     `interrupts` is a signalfd(2): a signal that arrives there while we wait ends the birth. `gate` is a named pipe at
     which init shall wait: then we return when it does. `born` is told the pid and the group of init, before init does
     anything. `keeper` is for a container that nobody will stay with (and that has `reaper`): the files are init's.
+    `connect` is told init's pid as soon as it has a network namespace of its own, with a loopback only, and connects
+    it, while init goes on building; the program does not start before that.
 
     Raises StartError or Interrupted; nothing is left of the container then.
     """
@@ -96,7 +102,7 @@ def start(
         nonlocal in_init
         in_init = True
         own = group.part(1) if group else None
-        return _Init(spec, steps, own, theirs, stdio, gate, filter, keeper).main(ours, sources)
+        return _Init(spec, steps, own, theirs, stdio, gate, filter, keeper, connect is not None).main(ours, sources)
 
     _look_ahead(spec, steps)
     collects = gc.isenabled()
@@ -130,7 +136,8 @@ def start(
             steps.enter_group(group.part(2), pid)
         if born:
             born(pid, group)
-        console = _accompany(ours, interrupts, spec, pid, waits=gate is not None)
+        connection = (lambda: connect(pid, steps)) if connect else int
+        console = _accompany(ours, interrupts, spec, pid, connection, waits=gate is not None)
         return Running(pid, pidfd, console, group)
     except BaseException as error:
         theirs.close()  # an init that still waits for our word reads end-of-file, and ends
@@ -223,13 +230,15 @@ def _spawn(
     return steps.spawn_init(main, kinds), False
 
 
-def _accompany(channel: Channel, interrupts: int | None, spec: Spec, pid: int, waits: bool) -> int | None:
+def _accompany(
+    channel: Channel, interrupts: int | None, spec: Spec, pid: int, connect: Callable[[], object], waits: bool
+) -> int | None:
     """Give init the word to begin, and listen until the program has been started, or `waits` at the gate.
 
     Returns the terminal's master, where there is one.
     """
     console, started, ready = None, False, False
-    with contextlib.suppress(BrokenPipeError):  # an init that is dead already is seen below
+    with contextlib.suppress(ConnectionError):  # an init that is dead already is seen below
         channel.send("go")
     poll = select.poll()
     for fd in (channel, interrupts):
@@ -249,6 +258,10 @@ def _accompany(channel: Channel, interrupts: int | None, spec: Spec, pid: int, w
                 console = channel.receive_file()
             if word == "listener":
                 hand_over(channel.receive_file(), spec, pid)
+            if word == "networked":
+                connect()
+                with contextlib.suppress(ConnectionError):  # what went wrong in there meanwhile is heard next
+                    channel.send("connected")
             if word == "built":
                 run_hooks("prestart", spec.hooks.prestart, spec.state("created", pid))  # what these were always told
                 run_hooks("createRuntime", spec.hooks.create_runtime, spec.state("creating", pid))
@@ -305,8 +318,11 @@ class _Init:
         gate: str | None,
         filter: tuple[bytes, int] | None,
         keeper: Keeper | None,
+        connected: bool,
     ) -> None:
         self.keeper = keeper
+        self._connected = connected
+        """Whether the caller connects our network namespace, and we have not heard yet that it has."""
         self.spec, self.steps, self.group, self.stdio, self.filter = spec, steps, group, stdio, filter
         self.line: Channel | Gate = channel
         """To whoever is to be told what goes wrong: the caller; beyond the gate, whoever has opened it."""
@@ -337,7 +353,13 @@ class _Init:
         if spec.die_with_parent:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-        # Root of whatever user namespace we are in. Into our group, before a cgroup namespace shows where we are:
+        # Root of whatever user namespace we are in. What the caller is to connect, while we go on, is made first:
+        if Namespace.NETWORK in spec.namespaces:
+            steps.bring_up_loopback()
+            if self._connected:
+                self._channel.send("networked")
+
+        # Into our group, before a cgroup namespace shows where we are:
         if self.group and self.group.places:
             steps.enter_group(self.group, 0)
 
@@ -346,8 +368,6 @@ class _Init:
             steps.leave_keys()
         if Namespace.CGROUP in spec.namespaces:
             steps.hide_cgroup_path()
-        if Namespace.NETWORK in spec.namespaces:
-            steps.bring_up_loopback()
         if Namespace.IPC in spec.namespaces:
             steps.private_queues()
         if Namespace.UTS in spec.namespaces:
@@ -365,6 +385,7 @@ class _Init:
         rootfs.furnish(spec, root, steps, sources)
 
         if any(spec.hooks.asdict().values()):
+            self._await_connection()
             self._channel.send("built")
             if self._channel.receive()[0] != "go":
                 raise StartError("the caller ended while its hooks ran")
@@ -375,6 +396,12 @@ class _Init:
 
         # The last sight of the host.
         rootfs.enter(spec, root, steps)
+
+    def _await_connection(self) -> None:
+        """Nothing of the container's runs before its network is there."""
+        if self._connected and self._channel.receive()[0] != "connected":
+            raise StartError("the caller ended while it connected the network")
+        self._connected = False
 
     def _begin(self, gate: Gate | None) -> int:
         """Every namespace is the container's. What is left of the caller are open files, rights, the signal mask."""
@@ -393,6 +420,7 @@ class _Init:
         if gate:
             # It may wait for long, and others may look at it: nothing of the caller's stays open but what was given.
             program.close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
+        self._await_connection()
         channel.send("starting")
         last, listener = confinement.confine(process, steps, self.filter)
         if listener is not None:
@@ -413,7 +441,7 @@ class _Init:
             self.keeper.prepare()
             child = program.spawn(process, console, self.line, stub)
             self.keeper.started()
-            with contextlib.suppress(BrokenPipeError):  # the caller may be gone: it is not needed any more
+            with contextlib.suppress(ConnectionError):  # the caller may be gone: it is not needed any more
                 self.line.send("ready")
             program.keep_nothing(self.keeper.begin())
             status = steps.reap(child)

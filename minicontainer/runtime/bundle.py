@@ -77,21 +77,24 @@ def check_id(container_id: str) -> None:
 def open_namespace(kind: Namespace, path: str) -> int:
     """A file descriptor of the namespace at `path`, for setns(2). Raises BundleError: it is none of this kind.
 
-    It is looked at before it is opened: opening a FIFO, or a device, can wait or do things.
+    It is looked at before it is opened: opening a FIFO, or a device, can wait or do things. All namespaces are files of
+    one file system, nsfs; one that is mounted somewhere, as ip-netns(8) and podman do, has no such link for its name.
     """
-    name, found = kind.name.lower(), ""
+    name, found = kind.name.lower(), None
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            found = os.readlink(f"/proc/self/fd/{place}")
-            if found.startswith(f"{kind.proc_name}:["):  # no path begins like that: they begin with /
-                return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+            if os.fstat(place).st_dev == os.stat("/proc/self/ns/mnt").st_dev:
+                namespace = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+                if (found := Namespace.of(namespace)) is kind:
+                    return namespace
+                os.close(namespace)
         finally:
             os.close(place)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise BundleError(f"the {name} namespace {expect.named(path)}: {why}") from None
-    what = f"it is {found}" if ":[" in found and not found.startswith("/") else "it is no namespace at all"
+    what = f"it is one of kind {found.name.lower()}" if found else "it is no namespace at all"
     raise BundleError(f"the {name} namespace {expect.named(path)}: {what}")
 
 

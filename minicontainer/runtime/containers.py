@@ -22,12 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from minicontainer.linux import Namespace, birth_of, signal
 from minicontainer.linux.files import put_in_place
 from minicontainer.record import Record
-from minicontainer.runtime import birth
 from minicontainer.runtime.bundle import check_id, load, specification
 from minicontainer.runtime.errors import Refusal, StartError
 from minicontainer.runtime.failure import explain
-from minicontainer.runtime.hooks import run_hooks
-from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import OCI_VERSION, Hook, Hooks, Spec
 from minicontainer.steps import Steps
 from minicontainer.steps.group import Group, find_group, remove_group
@@ -36,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minicontainer.runtime.birth import Running
+    from minicontainer.runtime.program import Stdio
     from minicontainer.steps.user import IdMap
 
 GATE = "exec.fifo"
@@ -93,7 +92,7 @@ class Containers:
 
     def run(
         self, container_id: str, bundle: str, stdio: Stdio = (0, 1, 2), interrupts: int | None = None, **options: Any
-    ) -> birth.Running:
+    ) -> Running:
         """Create and start in one; returns as soon as the program runs. Whoever has it must wait for it."""
         running = self._begin(container_id, bundle, stdio, gate=False, interrupts=interrupts, **options)
         try:
@@ -265,7 +264,9 @@ class Containers:
         pid_file: str | None = None,
         changes: Any = None,
         interrupts: int | None = None,
-    ) -> birth.Running:
+    ) -> Running:
+        from minicontainer.runtime import birth  # only now: engines run us three times for one container
+
         check_id(container_id)
         bundle = os.path.abspath(bundle)
         raw = load(bundle, config)
@@ -368,6 +369,8 @@ class Containers:
 
     def _run_late(self, moment: str, hook: Hook, state: dict[str, Any]) -> None:
         """The specification: when it fails, log a warning, and go on as if it had succeeded."""
+        from minicontainer.runtime.hooks import run_hooks
+
         try:
             run_hooks(moment, [hook], state)
         except StartError as error:
@@ -486,6 +489,8 @@ def _hear(line: int, pidfd: int, container_id: str) -> None:
         said += data
         if not data and (pidfd in events or line in events):
             break
+    if b"ready\n" not in said or b"error " in said:  # it ends; who is told of it may delete the container at once
+        select.select([pidfd], [], [], PATIENCE)
     for word in said.decode(errors="replace").splitlines():
         if word.startswith("error "):
             raise explain(json.loads(word.removeprefix("error ")))

@@ -30,7 +30,11 @@ class BundleError(Exception):
 
 
 class ProgramError(OSError):
-    """The program cannot be executed; the errno is execve(2)'s, ENOENT when it is not in the container at all."""
+    """The program cannot be executed; the errno is execve(2)'s, ENOENT when it is not in the container at all.
+
+    What the kernel says is written in lower case, as Go has it: podman and docker look for these words in a runtime's
+    error, and end with 126 and 127 for them.
+    """
 
     @property
     def exit_code(self) -> int:
@@ -38,12 +42,22 @@ class ProgramError(OSError):
         return 127 if self.errno == errno.ENOENT else 126
 
     @classmethod
+    def not_found(cls, name: str, where: str) -> ProgramError:
+        """The error for a program that nothing in the container has the name of."""
+        return cls(errno.ENOENT, f"{name}: not found in {where}: {_said(errno.ENOENT)}")
+
+    @classmethod
     def of_execve(cls, path: str, number: int) -> ProgramError:
         """The error for what is at `path`, and for which execve(2) has failed with this errno."""
-        reason = os.strerror(number)
+        reason = _said(number)
         if number == errno.ENOENT:  # it is there: what is missing is what it needs to be executed
-            reason = "its interpreter, after #! or the dynamic loader, is not in the image"
+            reason = f"its interpreter, after #! or the dynamic loader, is not in the image: {reason}"
         return cls(errno.EACCES if number == errno.ENOENT else number, f"execve({path}): {reason}")
+
+
+def _said(number: int) -> str:
+    text = os.strerror(number)
+    return text[:1].lower() + text[1:]
 
 
 class Interrupted(Exception):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import os
 
-from minicontainer import steps
 from minicontainer.linux import Namespace
 from minicontainer.linux.stub import errno_of
 from minicontainer.runtime.errors import ProgramError, StartError
+from minicontainer.steps import EXERCISE, step_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 LONGEST = 2000  # characters of an error's text that are told
-_STEPS = os.path.dirname(steps.__file__)
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -23,10 +22,9 @@ def describe(error: BaseException) -> dict[str, Any]:
     step, line, trace = None, 0, error.__traceback__
     while trace is not None:  # from the outermost call inwards; nothing can be imported here, the host's files are gone
         code = trace.tb_frame.f_code
-        if code.co_filename.startswith("<exercise "):
-            step, line = code.co_filename.removeprefix("<exercise ").rstrip(">"), trace.tb_lineno
-        elif step is None and os.path.dirname(code.co_filename) == _STEPS:
-            step = f"{os.path.basename(code.co_filename).removesuffix('.py')}.{code.co_name}"
+        if code.co_filename.startswith(EXERCISE):
+            step, line = step_of(code), trace.tb_lineno
+        step = step or step_of(code)
         trace = trace.tb_next
     where = f" (line {line} of the cell)" if line else ""
     number = getattr(error, "errno", None)

@@ -168,8 +168,8 @@ def _first_found(name: str, path: str) -> str:
     candidates = [name] if "/" in name else [f"{directory or '.'}/{name}" for directory in path.split(":")]
     existing = name and [candidate for candidate in candidates if os.path.lexists(candidate)]
     if not existing:
-        where = "" if "/" in name else f"'s PATH ({path})"
-        raise ProgramError(errno.ENOENT, f"{name}: not found in the container{where}")
+        where = "the container" if "/" in name else f"the container's PATH ({path})"
+        raise ProgramError.not_found(name, where)
     executable = (file for file in existing if os.access(file, os.X_OK) and not os.path.isdir(file))
     return next(executable, existing[0])
 

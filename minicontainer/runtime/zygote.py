@@ -23,11 +23,15 @@ import sys
 
 import minicontainer
 from minicontainer.linux import PR_SET_PDEATHSIG, prctl
-from minicontainer.runtime.birth import Running, start
+from minicontainer.runtime.birth import Connect, Running, start
 from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Spec
 from minicontainer.runtime.substitute import load_steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.linux.recording import Told
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from minicontainer.runtime.zygote import serve; serve()"
 
@@ -61,17 +65,32 @@ class Zygote:
             )
         self._line = ours
 
-    def start(self, spec: Spec, steps: str | None, stdio: Stdio) -> Remote:
+    def start(
+        self,
+        spec: Spec,
+        steps: str | None,
+        stdio: Stdio,
+        connect: Connect | None = None,
+        explain: Told | None = None,
+    ) -> Remote:
         """Start a container as `minicontainer.runtime.birth.start` does;
 
-        `steps` is a notebook or module to load over ours.
+        `steps` is a notebook or module to load over ours. `connect` must be something that can be pickled. `explain`
+        gets the system calls that it took.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         present = [fd for fd in stdio if fd is not None]
-        request = pickle.dumps((spec, steps, [fd is not None for fd in stdio]))
+        calls = os.memfd_create("calls") if explain else None
+        request = pickle.dumps((spec, steps, [fd is not None for fd in stdio], connect, calls is not None))
         with theirs:
-            socket.send_fds(self._line, [request], [theirs.fileno(), *present, *spec.process.preserve_fds])
+            files = [theirs.fileno(), *present, *([] if calls is None else [calls]), *spec.process.preserve_fds]
+            socket.send_fds(self._line, [request], files)
         data, fds, _, _ = socket.recv_fds(ours, 1 << 16, 2)
+        if explain and calls is not None:
+            with open(calls, "rb") as file:
+                file.seek(0)
+                if recorded := file.read():
+                    explain(pickle.loads(recorded))
         if not data:
             raise StartError(
                 "the helper that starts containers for this process is dead; start the process (kernel) again"
@@ -117,11 +136,13 @@ def _perform(request: bytes, fds: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answers, *files = socket.socket(fileno=fds[0]), *fds[1:]
-    spec, steps, present = pickle.loads(request)
+    spec, steps, present, connect, explained = pickle.loads(request)
     stdio = tuple(files.pop(0) if there else None for there in present)
+    calls = files.pop(0) if explained else None
     try:
         process = _with_fds(spec, files)
-        running = start(process, load_steps(steps), stdio)  # type: ignore[arg-type]
+        with _explained(calls):
+            running = start(process, load_steps(steps), stdio, connect=connect)  # type: ignore[arg-type]
     except Exception as error:
         answers.send(pickle.dumps(error if isinstance(error, StartError) else StartError(str(error))))
         return
@@ -131,6 +152,20 @@ def _perform(request: bytes, fds: list[int]) -> None:
     handles = [fd for fd in (running.pidfd, running.console) if fd is not None]
     socket.send_fds(answers, [pickle.dumps({"pid": running.pid, "group": running.group})], handles)
     answers.send(pickle.dumps(running.wait()))
+
+
+def _explained(file: int | None) -> contextlib.AbstractContextManager[None]:
+    """Record what is done, and write it to that file."""
+    if file is None:
+        return contextlib.nullcontext()
+    from minicontainer.linux.recording import recording
+    from minicontainer.steps import step_of
+
+    def written(calls: object) -> None:
+        with open(file, "wb") as opened:
+            opened.write(pickle.dumps(calls))
+
+    return recording(written, step_of)
 
 
 def _with_fds(spec: Spec, fds: list[int]) -> Spec:

@@ -6,16 +6,34 @@ another. The runtime never imports a step by name, so whoever has written them a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from minicontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import CodeType
     from typing import Any
 
     from minicontainer.steps.group import Group
     from minicontainer.steps.usage import Usage
+
+
+EXERCISE = "<exercise "
+"""How the file name of code begins that was read out of a notebook: ``<exercise uts.set_names>``."""
+
+_HERE = os.path.dirname(__file__)
+
+
+def step_of(code: CodeType) -> str | None:
+    """The step that a function is, by its code: ``uts.set_names``, ours or somebody's; None: it is none."""
+    file = code.co_filename
+    if file.startswith(EXERCISE):
+        return file.removeprefix(EXERCISE).rstrip(">")
+    if os.path.dirname(file) == _HERE:
+        return f"{os.path.basename(file).removesuffix('.py')}.{code.co_name}"
+    return None
 
 
 class _Ours:
@@ -55,6 +73,21 @@ class Steps(Record):
     become_root: Callable[..., None] = _ours("user")
     bring_up_loopback: Callable[..., None] = _ours("network")
     join: Callable[..., None] = _ours("network")
+    create_bridge: Callable[..., None] = _ours("bridge")
+    remove_bridge: Callable[..., None] = _ours("bridge")
+    connect: Callable[..., str] = _ours("bridge")
+    disconnect: Callable[..., None] = _ours("bridge")
+    connect_directly: Callable[..., None] = _ours("bridge")
+    disconnect_directly: Callable[..., None] = _ours("bridge")
+    attach_nic: Callable[..., list[str]] = _ours("bridge")
+    detach_nic: Callable[..., None] = _ours("bridge")
+    restore_nic: Callable[..., None] = _ours("bridge")
+    isolate: Callable[..., None] = _ours("nat")
+    masquerade: Callable[..., None] = _ours("nat")
+    publish: Callable[..., None] = _ours("nat")
+    unpublish: Callable[..., None] = _ours("nat")
+    withdraw: Callable[..., None] = _ours("nat")
+    obstacles: Callable[..., list[str]] = _ours("nat")
     hide_cgroup_path: Callable[..., None] = _ours("cgroup")
     mount_cgroups: Callable[..., None] = _ours("cgroup")
     offset_clocks: Callable[..., None] = _ours("time")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import calls, grading, groups, shell_start, stats, warm_start
+from benchmarks import calls, grading, groups, networks, podman_start, shell_start, stats, throughput, warm_start
 from benchmarks.measure import Goal, Report, Series, take_turns
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="the benchmarks that start containers want root")
@@ -69,6 +69,33 @@ def test_stats_looks_at_containers_that_run(nothing_left: None) -> None:
     report = stats.measure(rounds=1, containers=2)
     assert report[stats.OURS].median > 0
     assert report[stats.COMMAND].median > report[stats.OURS].median
+
+
+@root_only
+@pytest.mark.skipif(
+    not shutil.which("podman") or not shutil.which("runc", path="/usr/bin:/usr/sbin"), reason="wants podman and runc"
+)
+def test_podman_start_measures_every_installed_runtime_and_names_the_others(nothing_left: None) -> None:
+    report = podman_start.measure(rounds=1)
+    measured = {series.name for series in report.series}
+    assert measured | set(report.missing) == {podman_start.OURS, "with crun", podman_start.BESIDE}
+    assert {podman_start.OURS, podman_start.BESIDE} <= measured
+
+
+@root_only
+@compiler_only
+def test_networks_measures_both_sides_and_podman_or_says_why_not(nothing_left: None) -> None:
+    report = networks.measure(rounds=1)
+    ours = {networks.SHELL, networks.WITHOUT, networks.PYTHON, networks.C, networks.REMOVAL, networks.VETH}
+    assert {series.name for series in report.series} | set(report.missing) == ours | {networks.PODMAN}
+    assert ours <= {series.name for series in report.series}
+
+
+@root_only
+def test_throughput_goes_every_way_on_both_sides(nothing_left: None) -> None:
+    report = throughput.measure(rounds=1)
+    assert len(report.series) == 2 * len(throughput.WAYS)
+    assert all(sample > 0 for series in report.series for sample in series.samples)
 
 
 @root_only

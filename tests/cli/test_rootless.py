@@ -24,12 +24,14 @@ CHECKOUT = Path(__file__).parents[2]
 def reachable(tmp_path: Path, *arguments: str) -> tuple[list[str], list[str]]:
     """A command that makes a mount namespace in which an ordinary user can get at our code, and the command to run in it.
 
-    The checkout may lie below a directory of mode 700, and so does tmp_path: both are bound to places of a tmpfs.
+    The checkout may lie below a directory of mode 700, and so does tmp_path: both are bound to places of a tmpfs. And
+    everybody may open /dev/net/tun, as on most machines.
     """
     (tmp_path / "state").mkdir(exist_ok=True)
     os.chown(tmp_path / "state", UID, UID)
     script = f"""
     mount --make-rprivate / && mount -t tmpfs -o mode=755 none /mnt && mkdir /mnt/code /mnt/state &&
+    {{ [ ! -e /dev/net/tun ] || {{ mknod -m 666 /mnt/tun c 10 200 && mount --bind /mnt/tun /dev/net/tun; }}; }} &&
     mount --bind {shlex.quote(str(CHECKOUT))} /mnt/code && mount --bind {shlex.quote(str(tmp_path / "state"))} /mnt/state &&
     for name in passwd subuid subgid; do [ ! -e {shlex.quote(str(tmp_path))}/$name ] || mount --bind {shlex.quote(str(tmp_path))}/$name /etc/$name; done &&
     cd / && exec "$@"

@@ -230,3 +230,26 @@ def test_an_interrupt_in_the_callers_terminal_does_not_end_the_zygote(state_root
         """,
         start_new_session=True,
     )
+
+
+def test_explained(state_root: Path) -> None:
+    """The performer records what it and process 1 do; the process with threads is left as it is."""
+    done = threaded(
+        state_root,
+        """
+        told = []
+        for explained in (told.extend, None):
+            engine = Engine(sys.argv[1], explain=explained)
+            assert engine.run("busybox", ["true"], hostname="alpha").status == 0
+        [named] = [call for call in told if call.name == "sethostname"]
+        print(named.process, named.step, named.text, named.page, named.pid in {call.result for call in told})
+        assert [call.began for call in told] == sorted(call.began for call in told)
+        try:
+            Engine(sys.argv[1], explain=told.extend).run("busybox", ["true"], hostname="alpha", cwd="/no")
+        except StartError:
+            print([call.result for call in told if call.text == 'chdir("/no")'])
+        """,
+    )
+    first, second = done.stdout.splitlines()
+    assert first == 'process 1 uts.set_names sethostname("alpha", 5) sethostname(2) True'
+    assert second == "[-2]"

@@ -84,6 +84,32 @@ def test_a_tree_shows_where_links_lead(scenes: dict[str, Any]) -> None:
     assert any(text.startswith("… and ") for text in scene["texts"])
 
 
+@pytest.mark.parametrize("kind", ["out", "in", "loopback", "beside"])
+def test_a_packet_is_where_it_was_seen(scenes: dict[str, Any], kind: str) -> None:
+    scene = scenes[f"journey {kind}"]
+    for sighting in scene["sightings"]:
+        assert any(f"{sighting['source']} → {sighting['destination']}" in text for text in scene["texts"])
+        assert sighting["node"] in scene["texts"]
+        assert sighting["device"] in scene["texts"]
+    assert any(scene["client"] in text and "the answer has come back" in text for text in scene["texts"])
+    translated = [text for text in scene["texts"] if text.endswith("  translated")]
+    assert bool(translated) == (kind != "beside")
+
+
+def test_a_packet_changes_its_address_where_it_leaves_the_host(scenes: dict[str, Any]) -> None:
+    seen = {
+        (one["node"], one["device"]): one["source"] for one in scenes["journey out"]["sightings"] if not one["answer"]
+    }
+    assert seen["the host", "br0"].startswith("172.17.0.2:")
+    assert seen["the host", "uplink"].startswith("192.0.2.1:")
+    assert scenes["journey out"]["client"] == seen["outside", "eth0"]
+
+
+def test_a_step_that_fails_and_a_packet_that_is_lost_are_told(scenes: dict[str, Any]) -> None:
+    assert any("a step failed: RuntimeError: not today" in text for text in scenes["journey of mine"]["texts"])
+    assert any("the question has not arrived" in text for text in scenes["journey lost"]["texts"])
+
+
 def main() -> None:
     """Draw every scene; print what was seen."""
     import io
@@ -126,6 +152,18 @@ def main() -> None:
     with jailed(busybox_root(), "/usr", inside=False) as process:
         told["outside"] = {"texts": texts(pictures.way_up.figure(process))}
     told["tree"] = {"root": busybox_root(), "texts": texts(pictures.tree.figure(busybox_root()))}
+    from dataclasses import asdict
+
+    from labs.notebook.network import KINDS, journey
+    from labs.notebook.session import session
+
+    for kind in KINDS:
+        way = journey(kind)
+        told[f"journey {kind}"] = {**asdict(way), "texts": texts(pictures.drawn_journey(way))}
+    session.store("nat.masquerade", "def masquerade(bridge, subnets):\n    raise RuntimeError('not today')\n")
+    told["journey of mine"] = {"texts": texts(pictures.journey.figure("out", mine=True))}
+    session.store("nat.masquerade", "def masquerade(bridge, subnets):\n    pass\n")
+    told["journey lost"] = {"texts": texts(pictures.journey.figure("out", mine=True))}
     print(json.dumps(told))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import command_line
+from tests.command import command_line, needs_root
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {str(page.relative_to(ROOT)): page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -85,6 +85,8 @@ def options_that_are_not(line: str) -> Iterator[str]:
         yield f"{program} {command}"
         return
     known = told(program, command)
+    if "WHAT --help says more" in known:  # network create, network ls
+        known = told(program, command, words[0])
     for word in words:
         if word in (";", "|", "busybox", "&&"):  # from the image on, the words are the container's
             return
@@ -221,6 +223,13 @@ def test_the_transcripts_of_teaching_are_what_is_printed(checkout: Path) -> None
             assert pattern(step.output).fullmatch(done.stdout), f"{shown}\n--- the page says:\n{step.output}"
             count += 1
     assert count > 10, "the transcripts have gone, or are not found any more"
+
+
+@needs_root
+def test_the_explanation_is_what_is_printed(checkout: Path) -> None:
+    [step] = [step for fence in fences(PAGES["docs/EXPLAIN.md"]) for step in steps(fence.text)]
+    done = played(step, checkout)
+    assert done.returncode == 0 and pattern(step.output).fullmatch(done.stdout), done.stdout
 
 
 def test_a_transcript_that_is_not_what_is_printed_is_noticed() -> None:

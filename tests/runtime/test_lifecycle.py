@@ -21,6 +21,8 @@ import pytest
 
 from minicontainer.linux.cgroups import hierarchies
 from minicontainer.runtime.bundle import default_config
+from minicontainer.runtime.containers import Containers
+from minicontainer.runtime.errors import StartError
 from tests.cli.tracing import needs_strace
 from tests.command import needs_root
 
@@ -162,6 +164,17 @@ def test_a_program_that_is_not_there_is_an_error_of_start(runtime: Runtime) -> N
     assert done.returncode == 1 and "/no/such: not found" in done.stderr
     assert runtime.until("stopped")
     runtime.ok("delete", "c")
+
+
+def test_when_start_has_failed_the_container_can_be_deleted_at_once(runtime: Runtime) -> None:
+    """As containerd does, without --force. In this process: a command would take so long that process 1 is gone by then."""
+    runtime.write("/no/such")
+    containers = Containers(str(runtime.root))
+    for _ in range(20):
+        runtime.create()
+        with pytest.raises(StartError, match="/no/such: not found"):
+            containers.start("c")
+        containers.delete("c")
 
 
 def test_a_configuration_without_a_process_can_be_created_and_not_started(runtime: Runtime) -> None:

@@ -269,13 +269,13 @@ def test_capabilities_of_a_file_are_not_lost_on_the_way(oci: Oci) -> None:
 
 
 TOLD = {
-    "data": "execve(/data): Exec format error",
-    "orphan": "execve(/orphan): its interpreter, after #! or the dynamic loader, is not in the image",
-    "forbidden": "execve(/forbidden): Permission denied",
-    "etc": "execve(/etc): Permission denied",
-    "ring": "execve(/ring): Too many levels of symbolic links",
-    "nowhere": "/nowhere: not found in the container",
-    'na\u00efve "\\': 'execve(/na\u00efve "\\): Permission denied',
+    "data": "execve(/data): exec format error",
+    "orphan": "execve(/orphan): its interpreter, after #! or the dynamic loader, is not in the image: no such file or directory",
+    "forbidden": "execve(/forbidden): permission denied",
+    "etc": "execve(/etc): permission denied",
+    "ring": "execve(/ring): too many levels of symbolic links",
+    "nowhere": "/nowhere: not found in the container: no such file or directory",
+    'na\u00efve "\\': 'execve(/na\u00efve "\\): permission denied',
 }
 
 

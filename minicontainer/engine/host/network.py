@@ -13,9 +13,10 @@ import struct
 from minicontainer.engine.host.files import device_file, elsewhere
 from minicontainer.engine.host.finding import Finding, content
 from minicontainer.engine.host.kernel import HERE, Kernel, build_with, configured, named
-from minicontainer.engine.host.netlink import add_table, attribute, make_link
+from minicontainer.engine.host.netlink import add_table, make_link
 from minicontainer.engine.host.probing import attempt, isolate
 from minicontainer.linux import CLONE_NEWNET
+from minicontainer.linux.netlink import attribute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 LIBNFTABLES = "libnftables.so.1"
 
-VLAN_ID, VXLAN_ID = attribute(1, struct.pack("=H", 7)), attribute(1, 7)
+VLAN_ID, VXLAN_ID = attribute(1, struct.pack("=H", 7)), attribute(1, struct.pack("=I", 7))
 
 DEVICES = (
     # what                   kind       option         module     upon  data       what for

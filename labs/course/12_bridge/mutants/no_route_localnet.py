@@ -1,0 +1,24 @@
+# mutant: does not let 127.0.0.1 out
+# loses: test_from_the_host_itself
+# diagnosis: route_localnet of the device
+
+# %%exercise nat.publish
+from minicontainer.linux.nftables import run as nft
+
+
+def publish(bridge, ports):
+    """Have what comes for ports of the host go to containers."""
+    commands = f"""
+        add table inet lab12
+        add chain inet lab12 published
+        add chain inet lab12 prerouting {{ type nat hook prerouting priority -100; }}
+        add chain inet lab12 output {{ type nat hook output priority -100; }}
+        add chain inet lab12 postrouting {{ type nat hook postrouting priority 100; }}
+        add rule inet lab12 prerouting fib daddr type local jump published
+        add rule inet lab12 output fib daddr type local jump published
+        add rule inet lab12 postrouting ip saddr 127.0.0.0/8 oifname "{bridge}" masquerade
+    """
+    for protocol, address, port, to, to_port in ports:
+        where = "" if address in ("", "0.0.0.0") else f"ip daddr {address}"
+        commands += f"add rule inet lab12 published {where} {protocol} dport {port} dnat ip to {to}:{to_port}\n"
+    nft(commands)

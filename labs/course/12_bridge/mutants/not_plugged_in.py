@@ -1,0 +1,20 @@
+# mutant: lays the cable and leaves its end lying beside the bridge
+# loses: test_the_cable
+# diagnosis: is in no bridge: a cable that is not plugged in
+
+# %%exercise bridge.connect
+from minicontainer.linux.netlink import Netlink, opened_namespace
+
+
+def connect(pid, bridge, interface, addresses, gateways=(), *, host_interface=None, mac=None, mtu=None):
+    """Lay a cable from the bridge into the network namespace of process `pid`."""
+    host_interface = host_interface or f"mc{os.urandom(4).hex()}"
+    with Netlink() as here, Netlink(pid=pid) as there, opened_namespace(pid) as namespace:
+        here.add_veth(host_interface, interface, namespace, mtu=mtu, mac=mac)
+        here.set_link(host_interface, up=True)
+        for address in addresses:
+            there.add_address(interface, address)
+        there.set_link(interface, up=True)
+        for gateway in gateways:
+            there.add_route("default", gateway, interface)
+    return host_interface
