@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 CALLS = (
-    "mkdir", "symlink", "rename", "clone3", "flock", "write", "socketpair", "poll", "pidfd_open", "wait4", "rmdir", "unlink",
+    "mkdir", "symlink", "rename", "renameat2", "clone3", "flock", "write", "socketpair", "poll", "pidfd_open", "wait4",
+    "rmdir", "unlink",
 )  # fmt: skip
 """Those by which `run` changes something, or waits."""
 
