@@ -23,8 +23,10 @@ from minicontainer.linux.netlink import Netlink
 
 Enter = Callable[[Observed], None]
 
-SILENCE = 0.5
-"""Seconds after which nothing will come: what gets through, does so in less than a millisecond."""
+SILENCE = 1.5
+"""Seconds after which nothing will come. What gets through does so in less than a millisecond; but on a machine that is
+busy the first question, ARP's or TCP's, can come before the bridge has heard that the cable is in, and the next is
+asked a second later."""
 
 
 def visiting(act: Callable[[Enter], Any]) -> Any:
@@ -83,7 +85,10 @@ def network(process: Observed) -> dict[str, dict[str, Any]]:
     def look(enter: Enter) -> dict[str, dict[str, Any]]:
         enter(process)
         with Netlink() as kernel:
-            links, addresses, routes = kernel.links(), kernel.addresses(), kernel.routes()
+            links = [
+                kernel.link(link.name) for link in kernel.links()
+            ]  # asked for one, it finishes what "up" has begun
+            addresses, routes = kernel.addresses(), kernel.routes()
         return {
             link.name: {
                 **link.asdict(),

@@ -54,6 +54,18 @@ RLIMIT = st.tuples(st.sampled_from(RLIMITS), UINT64, UINT64).map(
     lambda parts: {"type": f"RLIMIT_{parts[0]}", "soft": min(parts[1:]), "hard": max(parts[1:])}
 )
 USER = members({"uid": UINT32, "gid": UINT32}, umask=st.integers(0, 0o777), additionalGids=some(UINT32))
+SCHEDULER = members(
+    {"policy": st.sampled_from([policy for policy in POLICIES if policy != "SCHED_DEADLINE"])},
+    nice=st.integers(-20, 19),
+    flags=some(st.sampled_from(SCHEDULER_FLAGS)),
+)
+DEADLINE = st.lists(st.integers(1024, 1 << 40), min_size=3, max_size=3).map(
+    lambda times: {
+        "policy": "SCHED_DEADLINE",
+        **dict(zip(("runtime", "deadline", "period"), sorted(times), strict=True)),
+    }
+)
+"""This one policy has three times, and cannot be without them; sched(7)."""
 PROCESS = members(
     {"args": st.lists(WORD, min_size=1, max_size=3), "cwd": PATH, "user": USER},
     env=ENV,
@@ -63,9 +75,7 @@ PROCESS = members(
     rlimits=some(RLIMIT, key=lambda limit: limit["type"]),
     noNewPrivileges=st.booleans(),
     oomScoreAdj=st.integers(-1000, 1000),
-    scheduler=members(
-        {"policy": st.sampled_from(POLICIES)}, nice=st.integers(-20, 19), flags=some(st.sampled_from(SCHEDULER_FLAGS))
-    ),
+    scheduler=SCHEDULER | DEADLINE,
     ioPriority=st.fixed_dictionaries({"class": st.just("IOPRIO_CLASS_BE"), "priority": st.integers(0, 7)}),
     execCPUAffinity=members(initial=LIST, final=LIST),
     apparmorProfile=WORD,
@@ -133,7 +143,7 @@ LINUX = st.fixed_dictionaries(
     },
 )  # fmt: skip
 CONFIG = members(
-    {"ociVersion": st.sampled_from(["1.0.0", "1.2.1", "1.3.0-dev+x"]), "root": members({"path": st.just("rootfs")}, readonly=st.booleans()), "linux": LINUX},
+    {"ociVersion": st.sampled_from(["1.1.0", "1.2.1", "1.3.0-dev+x"]), "root": members({"path": st.just("rootfs")}, readonly=st.booleans()), "linux": LINUX},
     process=PROCESS,
     hostname=WORD,
     domainname=WORD,
