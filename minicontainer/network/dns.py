@@ -188,7 +188,7 @@ class Server:
             if len(data) >= wire.HEADER and not data[2] & 0x80:  # never to what is an answer itself
                 reply(wire.refusal(data, wire.FORMERR))
             return
-        limit = None if stream else query.limit
+        limit = wire.LONGEST if stream else query.limit
         self._names.refresh()
 
         def say(code: int, records: list[tuple[int, bytes]] | None = None) -> None:

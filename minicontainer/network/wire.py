@@ -23,6 +23,8 @@ SMALLEST = 512
 """Bytes that a datagram may have unless the asker says that it takes more."""
 LARGEST = 1232
 """Bytes that one of ours has at most: what passes every IPv6 link in one piece."""
+LONGEST = 65535
+"""Bytes of a message over TCP, whose length has two of them."""
 
 Name = tuple[bytes, ...]
 """The labels of a name: ``(b"www", b"example")``."""
