@@ -573,6 +573,10 @@ class Engine:
             uids, gids = map(list, rootless_maps())
         mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
         mounts += [Mount(destination, "bind", source) for source, destination in config.devices]
+        if config.networks:
+            from minicontainer.engine import networks
+
+            mounts = [*networks.files(self.store, config), *mounts]
         joined = self._shared_network(config)
         if joined:
             namespaces -= {Namespace.NETWORK}
@@ -776,7 +780,7 @@ def _check(config: Config) -> None:
     ):
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
     rights.check(config.rights)
-    if config.networks or config.ports:
+    if config.networks or config.ports or config.dns or config.dns_search or config.dns_options or config.add_hosts:
         from minicontainer.engine import networks
 
         networks.check(config)

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux.capabilities import capget
+from minicontainer.network.addresses import canonical
 from minicontainer.network.connection import Connection
 from minicontainer.network.errors import NetworkError
+from minicontainer.network.files import FILES, hosts_file, read_added, resolv_conf
 from minicontainer.network.networks import Networks, Who
-from minicontainer.network.store import Endpoint
+from minicontainer.network.store import Endpoint, Network
 from minicontainer.network.wishes import USERSPACE, Attachment, Port
 from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.failure import describe, explain
+from minicontainer.runtime.spec import Mount
 from minicontainer.steps import Steps
 
 TYPE_CHECKING = False
@@ -42,6 +45,20 @@ def check(config: Config) -> None:
     if config.ports and (sharing or not config.networks):
         reason = "the other container's ports are its own" if sharing else "it has no network that leads anywhere"
         raise EngineError(f"there is nothing to publish: {reason}; leave out --publish, or give --network bridge")
+    if sharing or not config.networks:
+        for option, wishes in (("dns", config.dns), ("dns-search", config.dns_search),
+                               ("dns-option", config.dns_options), ("add-host", config.add_hosts)):  # fmt: skip
+            if wishes:
+                why = "the other container's names are its own" if sharing else "it has no network of its own"
+                raise EngineError(f"--{option} {wishes[0]}: {why}; leave it out, or give --network bridge")
+    with told():
+        for text in config.add_hosts:
+            read_added(text)
+        for text in config.dns:
+            canonical(text)
+    for text in (*config.dns_search, *config.dns_options):
+        if not text or set(text) & set(" \t\n"):
+            raise EngineError(f'"{text}" cannot be a word of resolv.conf')
     if (program := userspace_of(config)) is not None:
         _check_userspace(config, program)
     elif config.networks and not sharing and os.geteuid() != 0:
@@ -80,6 +97,7 @@ def connection(store: Store, config: Config, steps: Steps, warn: Callable[[str],
         endpoints = networks.join(_who(config), config.networks, config.ports)
         for line in networks.obstacles(endpoints):
             warn(line)
+        _write_files(store, config, _ends(config, networks), config.dns)
     return Connection(store.root, tuple(endpoints))
 
 
@@ -88,12 +106,13 @@ def _userspace(store: Store, config: Config, program: str, steps: Steps) -> Conn
     import json
 
     from minicontainer.network.ports import booked
-    from minicontainer.network.userspace import Userspace
+    from minicontainer.network.userspace import NAMESERVERS, Userspace
 
     with told():
         records = _networks(store, steps).records
         with records.locked():
             ports = tuple(booked(records, config.ports, config.id))
+        _write_files(store, config, [], config.dns or [NAMESERVERS[program]])
     _mark(store, config, json.dumps([port.asdict() for port in ports]))
     return Userspace(program, store.directory(config.id), ports)
 
@@ -124,6 +143,16 @@ def userspace_of(config: Config) -> str | None:
     return names[0] if names else None
 
 
+def files(store: Store, config: Config) -> list[Mount]:
+    """What of a container's /etc is said by us, to be mounted there: its own files, or those of whom it shares with."""
+    other = shared_with(config)
+    container, names = (config.id, FILES) if other is None else (store.find(other).id, FILES[:2])
+    taken = {destination for _, destination, _ in config.volumes}
+    found = [(f"{store.directory(container)}/{name}", f"/etc/{name}") for name in names]
+    return [Mount(destination, "bind", source) for source, destination in found
+            if destination not in taken and os.path.exists(source)]  # fmt: skip
+
+
 def connect(store: Store, config: Config, state: State, wanted: Attachment, steps: Steps) -> Config:
     """Connect a container to one more network, at once if it runs, and for its next start. Raises EngineError."""
     _refuse_sharing(config)
@@ -136,6 +165,7 @@ def connect(store: Store, config: Config, state: State, wanted: Attachment, step
         if state.status == "running":
             _mark(store, config)
             networks.connect(_who(config), state.pid or 0, wanted)
+            _write_files(store, config, _ends(config, networks), config.dns)
     config = config.replace(networks=(*config.networks, wanted))
     store.change(config)
     return config
@@ -150,6 +180,7 @@ def disconnect(store: Store, config: Config, state: State, name: str, steps: Ste
             raise EngineError(f'container "{config.name}" is not on network "{network.name}"', 1)
         if state.status == "running":
             networks.disconnect(_who(config), state.pid or 0, network.name)
+            _write_files(store, config, _ends(config, networks), config.dns)
     config = config.replace(networks=tuple(one for one in config.networks if one.network != network.name))
     store.change(config)
     return config
@@ -253,7 +284,33 @@ def _networks(store: Store, steps: Steps) -> Networks:
 
 
 def _who(config: Config) -> Who:
-    return Who(config.id, config.name, config.hostname)
+    return Who(config.id, config.name, config.hostname, tuple(map(canonical, config.dns)))
+
+
+def _ends(config: Config, networks: Networks) -> list[tuple[Endpoint, Network]]:
+    """Where a container is connected, in the order of its devices."""
+    ends = [(one, networks.find(one.network)) for one in networks.of_container(config.id)]
+    return sorted(ends, key=lambda end: end[0].interface)
+
+
+def _write_files(store: Store, config: Config, ends: Sequence[tuple[Endpoint, Network]], dns: Sequence[str]) -> None:
+    """Say in a container's files what names there are: in place, since it sees these very files."""
+    host = ""
+    with contextlib.suppress(OSError), open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+        host = file.read()
+    written = (
+        hosts_file(config.hostname, config.domainname, ends, config.add_hosts),
+        resolv_conf(ends, host, [canonical(one) for one in dns], config.dns_search, config.dns_options),
+        f"{config.hostname}\n",
+    )
+    for name, text in zip(FILES, written, strict=True):
+        file_descriptor = os.open(
+            f"{store.directory(config.id)}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+        )
+        try:
+            os.write(file_descriptor, text.encode())
+        finally:
+            os.close(file_descriptor)
 
 
 def _mark(store: Store, config: Config, text: str = "") -> None:

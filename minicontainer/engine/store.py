@@ -8,6 +8,7 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
                    /attended       locked by the process that watches over it while it runs: who started it, or,
                                 where nobody stays with it, its own process 1, which notes in it how it ends
                    /networked   there while it may have addresses or ports of a network
+                   /hosts /resolv.conf /hostname  mounted below its /etc, where it has a network
                    /log         what such a one has written;  /stdin  a named pipe: what it is to read (-i)
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
 STATE/images/NAME/rootfs
@@ -59,7 +60,7 @@ class Config(Record):
     ports: tuple[Port, ...] = ()
     """Those of its ports that are published at the host's."""
     dns: tuple[str, ...] = ()
-    """Servers to ask for names, in place of the network's own."""
+    """Servers to ask about names that its networks do not know, in place of the host's."""
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     add_hosts: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+from minicontainer.network import serving
 from minicontainer.network.errors import NetworkError
 from minicontainer.network.host import belongings, has_device, is_port, read_belongings
 from minicontainer.network.store import Endpoint, Network, Records
@@ -31,6 +32,9 @@ def establish(records: Records, endpoints: Sequence[Endpoint], pid: int, steps: 
     """Connect a process to the networks of these endpoints. Raises OSError, NetworkError."""
     with records.locked():
         networks = [make(records, endpoint.network, steps) for endpoint in endpoints]
+        for network in networks:
+            if serving.serves(network):
+                serving.start(records, network)
     for endpoint, network in zip(endpoints, networks, strict=True):
         gateways = [gateway for gateway in network.gateways if gateway and not network.internal]
         _attach(pid, network, endpoint, gateways if way_out else [], steps)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from minicontainer.network import planning, ports
+from minicontainer.network import planning, ports, serving
 from minicontainer.network.addresses import mac_of
 from minicontainer.network.connection import establish, publish, rules, set_rules, unmake
 from minicontainer.network.errors import NetworkError
@@ -33,6 +33,8 @@ class Who(Record):
     id: str
     name: str
     hostname: str = ""
+    dns: tuple[str, ...] = ()
+    """The servers that it wants asked, in place of the host's."""
 
     @property
     def short(self) -> str:
@@ -266,6 +268,9 @@ class Networks:
                     set_rules(network, self.steps)  # somebody may have flushed the ruleset, with ours
                     for endpoint in left:
                         publish(self.records, self.steps, endpoint, endpoint.ports)
+                    if serving.serves(network) and not serving.runs(self.records, network):
+                        serving.start(self.records, network)
+                        done.append(f'the name server of network "{network.name}"')
                 if left or not (network.made or network.automatic):
                     continue
                 self._take_down(network)
@@ -329,6 +334,7 @@ class Networks:
     def _take_down(self, network: Network) -> None:
         """Remove what the host has of a network; of one that nobody asked for, also what is written."""
         if network.made:
+            serving.stop(self.records, network)
             unmake(network, self.steps)
         if network.automatic:
             self.records.forget(network.name)
@@ -357,6 +363,7 @@ def _endpoint(
         mac=mac,
         host_interface=f"veth{os.urandom(5).hex()}" if network.device else "",
         names=tuple(name for name in names if name),
+        dns=who.dns,
     )
 
 

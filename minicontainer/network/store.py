@@ -4,7 +4,8 @@ STATE/networks/.lock                held (flock(2)) while networks, addresses an
 STATE/networks/.keeper              held by the process that takes down what is not used any more
 STATE/networks/NAME/network.json    what a network is; a directory without one is half made or half removed
                    /endpoints.json  which container has which addresses and ports there
-                   /names           {name: [address, …]}: what its name server answers
+                   /names           what its name server answers: names' addresses, whose they are, whom they want asked
+                   /server          locked by that server as long as it lives; its pid
 
 An endpoint is one end of a network, in a container. It is written before anything of it is made, and goes when its
 container has ended; whose container is not alive any more, has left without a word (kill -9), and counts for nothing.
@@ -87,6 +88,8 @@ class Endpoint(Record):
     """What the other end is called out here, where there is one."""
     names: tuple[str, ...] = ()
     """Those that others know it by."""
+    dns: tuple[str, ...] = ()
+    """The servers that it wants asked about what nobody knows here; none: the host's."""
     ports: tuple[Port, ...] = ()
     """Published ones, each with its port of the host."""
     gone: bool = False
@@ -101,6 +104,11 @@ class Endpoint(Record):
     def asdict(self) -> dict[str, Any]:
         """For endpoints.json."""
         return {**super().asdict(), "ports": [port.asdict() for port in self.ports]}
+
+    @property
+    def plain_addresses(self) -> list[str]:
+        """Its addresses without the prefix."""
+        return [address.partition("/")[0] for address in self.addresses]
 
     def address(self, version: int = 4) -> str:
         """Its address of this version, without the prefix; "" if it has none."""
@@ -248,11 +256,16 @@ class Records:
         self._known.pop(name, None)
         _replace(f"{self.directory(name)}/endpoints.json", text)
         names: dict[str, list[str]] = {}
+        containers, servers = dict[str, str](), dict[str, tuple[str, ...]]()
         for endpoint in endpoints:
-            for known in endpoint.names:
-                addresses = [address.partition("/")[0] for address in endpoint.addresses]
-                names.setdefault(known, []).extend(address for address in addresses)
-        _replace(f"{self.directory(name)}/names", json.dumps(names))
+            for address in () if endpoint.gone else endpoint.plain_addresses:
+                containers[address] = endpoint.container
+                if endpoint.dns:
+                    servers[address] = endpoint.dns
+                for known in endpoint.names:
+                    names.setdefault(known, []).append(address)
+        text = json.dumps({"names": names, "containers": containers, "servers": servers})
+        _replace(f"{self.directory(name)}/names", text)
 
     def of_container(self, container: str) -> list[Endpoint]:
         """Every endpoint of a container."""
