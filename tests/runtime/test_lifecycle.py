@@ -236,6 +236,23 @@ def test_exec_is_in_every_namespace_and_as_confined(runtime: Runtime) -> None:
     assert runtime.ok("exec", "c", "sh", "-c", "ls /proc/self/fd | wc -l") == "4\n", "0, 1, 2 and ls's own"
 
 
+@pytest.mark.parametrize("users", ["the host's", "its own"])
+@pytest.mark.parametrize("option", ["--no-subreaper", "--no-pivot"])
+def test_a_user_namespace_made_inside_mounts_no_proc_without_the_masks(runtime: Runtime, option: str, users: str) -> None:  # fmt: skip
+    """The kernel lets it mount what it can see already: so no proc may be left under the new root, as --no-pivot has
+    it, that is not masked (mount_too_revealing() in fs/namespace.c)."""
+    if users == "its own":
+        runtime.config["linux"]["namespaces"].append({"type": "user"})
+        runtime.config["linux"] |= {
+            f"{kind}Mappings": [{"containerID": 0, "hostID": 0, "size": 1000}] for kind in ("uid", "gid")
+        }
+    runtime.write("unshare", "-mrpf", "sh", "-c", "for kind in proc sysfs; do mount -t $kind x /mnt; done; ls /mnt")
+    (runtime.bundle / "rootfs/mnt").mkdir(exist_ok=True)
+    done = runtime("run", option, "--bundle", runtime.bundle, "c")
+    assert done.stdout == "", done.stderr
+    assert done.stderr.count("permission denied") == 2, done.stderr
+
+
 def test_ps_pause_update_and_events(runtime: Runtime) -> None:
     runtime.write("sh", "-c", "sleep 600 & wait")
     runtime.create()
