@@ -160,7 +160,7 @@ def _exec_in(containers: Containers, options: Options, words: Sequence[str]) -> 
         apparmor=_last(options, "apparmor"),
         label=_last(options, "process-label"),
         preserve_fds=int(_last(options, "preserve-fds") or 0),
-        group=_last(options, "cgroup"),
+        groups=tuple(options.get("cgroup", ())),
         ignore_paused="ignore-paused" in options,
     )
     running = entry.enter(containers, words[0], wishes, (0, 1, 2), console_socket=_last(options, "console-socket"))

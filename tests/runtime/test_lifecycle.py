@@ -236,6 +236,33 @@ def test_exec_is_in_every_namespace_and_as_confined(runtime: Runtime) -> None:
     assert runtime.ok("exec", "c", "sh", "-c", "ls /proc/self/fd | wc -l") == "4\n", "0, 1, 2 and ls's own"
 
 
+def test_exec_goes_into_several_groups_below_the_containers_own(runtime: Runtime) -> None:
+    """Each --cgroup names some controllers; the last word on one counts, and for the others nothing changes."""
+    runtime.write("sleep", "600")
+    runtime.create()
+    runtime.ok("start", "c")
+    pid = runtime.until("running")["pid"]
+    containers = Containers(str(runtime.root))
+    places = containers.group(containers.known("c")).places
+    made = {name: f"{places[name][1]}/{below}" for name, below in (("memory", "one"), ("pids", "two"))}
+    for directory in dict.fromkeys(made.values()):
+        os.mkdir(directory)
+    wishes = ("--cgroup", "memory:nowhere/../one", "--cgroup", "pids:two")
+    refused = runtime("exec", *wishes, "c", "true")
+    assert refused.returncode == 255 and "is not a sub cgroup path" in refused.stderr
+    inside = runtime.ok("exec", "--cgroup", "memory,pids:/", "--cgroup", "memory:one", "--cgroup", "pids:two", "c", "cat", "/proc/self/cgroup")  # fmt: skip
+    version = places["memory"][0]
+    if version == 1:
+        of = {line.split(":")[1]: line.split(":")[2] for line in inside.splitlines()}
+        assert (of["memory"], of["pids"], of["freezer"]) == ("/one", "/two", "/")
+    else:
+        assert "0::/two" in inside
+    assert "unknown controller whaaat" in runtime("exec", "--cgroup", "whaaat:/", "c", "true").stderr
+    missing = runtime("exec", "--cgroup", "memory:one", "--cgroup", "pids:three", "c", "true")
+    assert missing.returncode == 255 and "/three/cgroup.procs: no such file or directory" in missing.stderr
+    assert runtime.state()["pid"] == pid
+
+
 @pytest.mark.parametrize("users", ["the host's", "its own"])
 @pytest.mark.parametrize("option", ["--no-subreaper", "--no-pivot"])
 def test_a_user_namespace_made_inside_mounts_no_proc_without_the_masks(runtime: Runtime, option: str, users: str) -> None:  # fmt: skip
