@@ -248,13 +248,17 @@ def _events(containers: Containers, options: Options, words: Sequence[str], said
 
 
 def _spec(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
+    from minicontainer.linux.cgroups import hierarchies
     from minicontainer.runtime.bundle import default_config
 
+    # As runc writes it, and so whoever adds one on v1, expecting none, is not told that there are two.
+    unified = all(tree.version == 2 for tree in hierarchies())
+    config = default_config(rootless="rootless" in options, cgroup_namespace=unified)
     file = f"{_bundle(options)}/config.json"
     try:
-        with open(file, "x", encoding="utf-8") as config:
-            json.dump(default_config(rootless="rootless" in options), config, indent="\t")
-            config.write("\n")
+        with open(file, "x", encoding="utf-8") as written:
+            json.dump(config, written, indent="\t")
+            written.write("\n")
     except FileExistsError:
         raise Refusal(f"{file} exists; remove it first") from None
     return 0

@@ -280,6 +280,18 @@ def test_a_user_namespace_made_inside_mounts_no_proc_without_the_masks(runtime: 
     assert done.stderr.count("permission denied") == 2, done.stderr
 
 
+def test_spec_has_a_cgroup_namespace_where_runcs_has_one(runtime: Runtime, tmp_path: Path) -> None:
+    """On v2 alone. Who adds one on v1, as its users do, has two else, which is an error."""
+    runtime.ok("spec", "--bundle", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    unified = all(tree.version == 2 for tree in hierarchies())
+    assert ({"type": "cgroup"} in config["linux"]["namespaces"]) == unified
+    runtime.config["linux"]["namespaces"] = config["linux"]["namespaces"]
+    runtime.write("cut", "-d:", "-f3", "/proc/self/cgroup")
+    seen = runtime.ok("run", "--bundle", runtime.bundle, "c")
+    assert ("/minicontainer/c" in seen) != unified
+
+
 def test_ps_pause_update_and_events(runtime: Runtime) -> None:
     runtime.write("sh", "-c", "sleep 600 & wait")
     runtime.create()
