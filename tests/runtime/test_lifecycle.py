@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -451,6 +452,36 @@ def test_the_log_is_json_for_who_wants_it(runtime: Runtime, tmp_path: Path) -> N
     assert done.returncode == 1
     (entry,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
     assert entry["level"] == "error" and "nobody does not exist" in entry["msg"] and entry["time"].endswith("Z")
+
+
+def test_the_log_is_key_and_value_else(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.write("true")
+    done = runtime("--log", tmp_path / "log", "state", 'no"body')
+    assert done.returncode == 1
+    (entry,) = (tmp_path / "log").read_text().splitlines()
+    fields = dict(word.split("=", 1) for word in shlex.split(entry))
+    assert set(fields) == {"time", "level", "msg"} and fields["level"] == "error"
+    assert f"minicontainer-runtime: {fields['msg']}\n" == done.stderr and '"' in fields["msg"]
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_debug_says_what_is_done_in_the_log_or_on_standard_error(runtime: Runtime, tmp_path: Path, style: str) -> None:
+    runtime.write("sh", "-c", "echo out; exit 3")
+    mark = '"level": "debug"' if style == "json" else "level=debug"
+    quiet = runtime("--log-format", style, "run", "--bundle", runtime.bundle, "c")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (3, "out\n", "")
+    done = runtime("--debug", "--log-format", style, "run", "--bundle", runtime.bundle, "c")
+    assert (done.returncode, done.stdout) == (3, "out\n") and done.stderr.count(mark) == 3, done.stderr
+    log = tmp_path / "log"
+    logged = runtime("--debug", "--log", log, "--log-format", style, "run", "--bundle", runtime.bundle, "c")
+    assert (logged.returncode, logged.stdout, logged.stderr) == (3, "out\n", "")
+    first, second, last = log.read_text().splitlines()
+    assert mark in first and ": run c, state in " in first and "process 1 of c is " in second and "exit code 3" in last
+
+
+def test_help_on_no_command(runtime: Runtime) -> None:
+    done = runtime("foo", "-h")
+    assert done.returncode == 1 and "No help topic for 'foo'" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_signal_to_run_reaches_the_program(runtime: Runtime) -> None:
