@@ -282,8 +282,11 @@ def _accompany(
         raise
 
 
-def hand_over(listener: int, spec: Spec, pid: int) -> None:
-    """Give the listener of a filter with SCMP_ACT_NOTIFY to the agent that the configuration names."""
+def hand_over(listener: int, spec: Spec, pid: int, state: dict[str, Any] | None = None) -> None:
+    """Give the listener of a filter with SCMP_ACT_NOTIFY to the agent that the configuration names.
+
+    `pid` is whom the filter is for, `state` that of the container; without it, `pid` is its process 1, being made.
+    """
     import json
     import socket
 
@@ -293,7 +296,7 @@ def hand_over(listener: int, spec: Spec, pid: int) -> None:
         "fds": ["seccompFd"],
         "pid": pid,
         "metadata": (spec.seccomp or {}).get("listenerMetadata", ""),
-        "state": spec.state("creating", pid),
+        "state": state or spec.state("creating", pid),
     }
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:

@@ -110,7 +110,7 @@ def start_in(
             raise explain(details) if word == "error" else StartError("the process that was to join was killed")
         child = int(text)
         pidfd = os.pidfd_open(child)
-        return Running(child, pidfd, _listen(ours, spec, child), group)
+        return Running(child, pidfd, _listen(ours, spec, child, pid), group)
     except BaseException as error:
         if child:
             with contextlib.suppress(ProcessLookupError):
@@ -125,7 +125,7 @@ def start_in(
         ours.close()
 
 
-def _listen(channel: Channel, spec: Spec, pid: int) -> int | None:
+def _listen(channel: Channel, spec: Spec, pid: int, one: int) -> int | None:
     """Until the program has replaced its process; returns the terminal's master. Raises StartError."""
     console, ready = None, False
     while True:
@@ -135,7 +135,7 @@ def _listen(channel: Channel, spec: Spec, pid: int) -> int | None:
         if word == "console":
             console = channel.receive_file()
         if word == "listener":
-            hand_over(channel.receive_file(), spec, pid)
+            hand_over(channel.receive_file(), spec, pid, spec.state("running", one))
         if word == "ready":
             ready = True
         if not word:

@@ -395,6 +395,43 @@ def test_the_terminal_is_handed_to_the_socket(runtime: Runtime, tmp_path: Path) 
     runtime.until("stopped")
 
 
+def test_the_agent_gets_the_listener_of_each_program(runtime: Runtime, tmp_path: Path) -> None:
+    """SCMP_ACT_NOTIFY, for process 1 and for what joins it. An agent that goes away leaves the call without an answer."""
+    runtime.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(tmp_path / "s"), "listenerMetadata": "more",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+    }  # fmt: skip
+    runtime.write("sh", "-c", "mkdir /tmp/x; sleep 600")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.bind(str(tmp_path / "s"))
+        agent.listen(2)
+        agent.settimeout(DEADLINE)
+
+        def taken() -> dict[str, Any]:
+            with agent.accept()[0] as line:
+                text, fds, _, _ = socket.recv_fds(line, 1 << 16, 2)
+                (listener,) = fds
+                assert os.readlink(f"/proc/self/fd/{listener}") == "anon_inode:seccomp notify"
+                os.close(listener)
+                message: dict[str, Any] = json.loads(text)
+            assert (message["fds"], message["metadata"]) == (["seccompFd"], "more")
+            state = runtime.state()
+            assert (message["state"]["id"], message["state"]["pid"]) == ("c", state["pid"])
+            return message
+
+        runtime.create()
+        first = taken()
+        assert first["state"]["status"] == "creating" and first["pid"] == first["state"]["pid"]
+        runtime.ok("start", "c")
+        runtime.until("running")
+        line = [RUNTIME, "--root", runtime.root, "exec", "c", "sh", "-c", "mkdir /tmp/x; echo mkdir: $?"]
+        with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as joins:  # fmt: skip
+            second = taken()
+            assert second["state"]["status"] == "running" and second["pid"] != second["state"]["pid"]
+            out, err = joins.communicate(timeout=DEADLINE)
+    assert (joins.returncode, out) == (0, "mkdir: 1\n") and "Function not implemented" in err
+
+
 def test_a_terminal_that_nobody_would_have_is_refused(runtime: Runtime) -> None:
     runtime.write("true", terminal=True)
     done = runtime("create", "--bundle", runtime.bundle, "c")
