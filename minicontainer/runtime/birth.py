@@ -50,7 +50,7 @@ _BIRTHRIGHT = (Namespace.USER, Namespace.PID)
 
 _INSIDE = (
     "become_root enter_group leave_keys hide_cgroup_path bring_up_loopback private_queues set_names offset_clocks "
-    "make_private take stack attach mount_proc_and_dev bind mount_cgroups pivot reap"
+    "make_private take stack attach mount_proc_and_dev bind mount_cgroups pivot show_console reap"
 ).split()
 """The steps that init may take."""
 
@@ -410,6 +410,8 @@ class _Init:
         """Every namespace is the container's. What is left of the caller are open files, rights, the signal mask."""
         spec, steps, channel, process = self.spec, self.steps, self._channel, self.spec.process
         console = terminal.allocate(process.console_size) if process.terminal else None
+        if console:
+            steps.show_console(console.slave)
         if console and self.keeper:
             self.keeper.take(console.master)
         elif console:

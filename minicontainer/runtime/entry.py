@@ -186,7 +186,7 @@ def _join(
         if Namespace.USER in kinds:
             steps.become_root()
         os.setsid()
-        console = terminal.allocate(process.console_size, shown=False) if process.terminal else None
+        console = terminal.allocate(process.console_size) if process.terminal else None
         if console:
             channel.send("console")
             channel.send_file(console.master)

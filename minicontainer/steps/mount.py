@@ -10,6 +10,7 @@ import contextlib
 import os
 
 from minicontainer.linux import (
+    AT_EMPTY_PATH,
     CLONE_NEWNS,
     MNT_DETACH,
     MS_BIND,
@@ -20,7 +21,10 @@ from minicontainer.linux import (
     MS_PRIVATE,
     MS_REC,
     MS_STRICTATIME,
+    OPEN_TREE_CLONE,
     mount,
+    move_mount,
+    open_tree,
     pivot_root,
     target_in,
     umount2,
@@ -141,3 +145,16 @@ def furnish_dev(root: str) -> None:
         for name, target in LINKS.items():
             with contextlib.suppress(FileExistsError):
                 os.symlink(target, f"{dev}/{name}")
+
+
+def show_console(terminal: int) -> None:
+    """Put the terminal that is open as `terminal` at /dev/console too; inside, after `pivot`.
+
+    A mount by file descriptor, and on one: what lies at either path may have been put there by the image
+    (CVE-2025-52565). Raises OSError: ELOOP (/dev/console is a link), EPERM.
+    """
+    place = os.open("/dev/console", os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC)
+    copy = open_tree("", OPEN_TREE_CLONE | AT_EMPTY_PATH, terminal)
+    move_mount(copy, "", place)
+    os.close(copy)
+    os.close(place)

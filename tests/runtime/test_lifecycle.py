@@ -376,7 +376,8 @@ def test_a_later_hook_that_fails_is_a_warning(runtime: Runtime, name: str) -> No
 
 
 def test_the_terminal_is_handed_to_the_socket(runtime: Runtime, tmp_path: Path) -> None:
-    runtime.write("sh", "-c", "tty; test -t 0 -a -t 1 -a -t 2 && echo yes", terminal=True)
+    script = "tty; test -t 0 -a -t 1 -a -t 2 && grep -c ' /dev/console .* devpts ' /proc/self/mountinfo; echo yes"
+    runtime.write("sh", "-c", script, terminal=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen(1)
@@ -391,7 +392,7 @@ def test_the_terminal_is_handed_to_the_socket(runtime: Runtime, tmp_path: Path) 
         read = b""
         while b"yes" not in read:
             read += master.read(100)
-    assert read.split() == [b"/dev/pts/0", b"yes"]
+    assert read.split() == [b"/dev/pts/0", b"1", b"yes"]
     runtime.until("stopped")
 
 
