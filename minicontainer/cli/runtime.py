@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             print(_help())
             return 0 if rest or "help" in said else 1
         name, *rest = rest
+        if name not in COMMANDS and rest[:1] in (["-h"], ["--help"]):
+            raise getopt.GetoptError(f"No help topic for '{name}': it is no command")
         if name not in COMMANDS:
             raise getopt.GetoptError(f'there is no command "{name}"; there are {", ".join(COMMANDS)}')
         options, usage, _, act = COMMANDS[name]
@@ -58,8 +60,11 @@ def main(argv: list[str] | None = None) -> int:
             raise getopt.GetoptError(f"{name} wants {usage}")
         _check_log(said)
         containers = Containers(_root(said))
+        _debug(f"{NAME} {_own_version()}: {name} {' '.join(words)}, state in {_root(said)}", said)
         try:
-            return act(containers, given, words, said)
+            code = act(containers, given, words, said)
+            _debug(f"{name}: exit code {code}", said)
+            return code
         finally:
             for warning in containers.warnings:
                 _say(f"warning: {warning}", said, "warning")
@@ -83,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def _create(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     _check_terminal(options, detached=True)
     containers.create(words[0], _bundle(options), (0, 1, 2), **_common(options))
+    _debug(f"create: {words[0]} of {_bundle(options)} waits to be started", said)
     return 0
 
 
@@ -97,6 +103,7 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         interrupts = signalfd(signals)
     running = containers.run(name, _bundle(options), (0, 1, 2), interrupts, **_common(options))
+    _debug(f"run: process 1 of {name} is {running.pid}; its program has begun", said)
     if detached:
         return 0
     from minicontainer.runtime.attach import accompany
@@ -134,7 +141,7 @@ def _delete(containers: Containers, options: Options, words: Sequence[str], said
 
 def _exec(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     try:
-        return _exec_in(containers, options, words)
+        return _exec_in(containers, options, words, said)
     except (BundleError, Refusal, StartError) as error:
         _say(str(error), said)
     except OSError as error:
@@ -142,7 +149,7 @@ def _exec(containers: Containers, options: Options, words: Sequence[str], said: 
     return 255  # as with runc: 1 could have been the program's
 
 
-def _exec_in(containers: Containers, options: Options, words: Sequence[str]) -> int:
+def _exec_in(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     from minicontainer.runtime import entry
 
     if "process" not in options and len(words) < 2:
@@ -160,10 +167,11 @@ def _exec_in(containers: Containers, options: Options, words: Sequence[str]) -> 
         apparmor=_last(options, "apparmor"),
         label=_last(options, "process-label"),
         preserve_fds=int(_last(options, "preserve-fds") or 0),
-        group=_last(options, "cgroup"),
+        groups=tuple(options.get("cgroup", ())),
         ignore_paused="ignore-paused" in options,
     )
     running = entry.enter(containers, words[0], wishes, (0, 1, 2), console_socket=_last(options, "console-socket"))
+    _debug(f"exec: process {running.pid} has joined {words[0]}; its program has begun", said)
     if pid_file := _last(options, "pid-file"):
         with open(pid_file, "w", encoding="utf-8") as file:
             file.write(str(running.pid))
@@ -248,13 +256,17 @@ def _events(containers: Containers, options: Options, words: Sequence[str], said
 
 
 def _spec(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
+    from minicontainer.linux.cgroups import hierarchies
     from minicontainer.runtime.bundle import default_config
 
+    # As runc writes it, and so whoever adds one on v1, expecting none, is not told that there are two.
+    unified = all(tree.version == 2 for tree in hierarchies())
+    config = default_config(rootless="rootless" in options, cgroup_namespace=unified)
     file = f"{_bundle(options)}/config.json"
     try:
-        with open(file, "x", encoding="utf-8") as config:
-            json.dump(default_config(rootless="rootless" in options), config, indent="\t")
-            config.write("\n")
+        with open(file, "x", encoding="utf-8") as written:
+            json.dump(config, written, indent="\t")
+            written.write("\n")
     except FileExistsError:
         raise Refusal(f"{file} exists; remove it first") from None
     return 0
@@ -413,17 +425,32 @@ def _user(uid: int) -> str:
 def _say(text: str, said: Options, level: str = "error") -> int:
     """On standard error, and where --log wants it: whoever drives us reads it there."""
     line = " ".join(text.split("\n"))
-    if log := _log_file(said):
-        import time
-
-        with open(log, "a", encoding="utf-8") as file:
-            if _last(said, "log-format") == "json":
-                entry = {"level": level, "msg": line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-                file.write(json.dumps(entry) + "\n")
-            else:
-                file.write(f"{line}\n")
+    if _log_file(said):
+        _log(line, said, level)
     print(f"{NAME}: {line}", file=sys.stderr)
     return 1
+
+
+def _debug(text: str, said: Options) -> None:
+    """With --debug, where --log wants it, else on standard error."""
+    if "debug" in said or _last(said, "log-level") == "debug":
+        _log(text, said, "debug")
+
+
+def _log(line: str, said: Options, level: str) -> None:
+    """One entry, as the logging library of runc writes it, and containerd and podman read it: JSON or key=value."""
+    import time
+
+    entry = {"level": level, "msg": line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    if _last(said, "log-format") == "json":
+        text = json.dumps(entry)
+    else:
+        text = f'time="{entry["time"]}" level={level} msg={json.dumps(line, ensure_ascii=False)}'
+    if log := _log_file(said):
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    else:
+        print(text, file=sys.stderr)
 
 
 def _log_file(said: Options) -> str:

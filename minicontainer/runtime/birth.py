@@ -50,7 +50,7 @@ _BIRTHRIGHT = (Namespace.USER, Namespace.PID)
 
 _INSIDE = (
     "become_root enter_group leave_keys hide_cgroup_path bring_up_loopback private_queues set_names offset_clocks "
-    "make_private take stack attach mount_proc_and_dev bind mount_cgroups pivot reap"
+    "make_private take stack attach mount_proc_and_dev bind mount_cgroups pivot show_console reap"
 ).split()
 """The steps that init may take."""
 
@@ -282,8 +282,11 @@ def _accompany(
         raise
 
 
-def hand_over(listener: int, spec: Spec, pid: int) -> None:
-    """Give the listener of a filter with SCMP_ACT_NOTIFY to the agent that the configuration names."""
+def hand_over(listener: int, spec: Spec, pid: int, state: dict[str, Any] | None = None) -> None:
+    """Give the listener of a filter with SCMP_ACT_NOTIFY to the agent that the configuration names.
+
+    `pid` is whom the filter is for, `state` that of the container; without it, `pid` is its process 1, being made.
+    """
     import json
     import socket
 
@@ -293,7 +296,7 @@ def hand_over(listener: int, spec: Spec, pid: int) -> None:
         "fds": ["seccompFd"],
         "pid": pid,
         "metadata": (spec.seccomp or {}).get("listenerMetadata", ""),
-        "state": spec.state("creating", pid),
+        "state": state or spec.state("creating", pid),
     }
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
@@ -407,6 +410,8 @@ class _Init:
         """Every namespace is the container's. What is left of the caller are open files, rights, the signal mask."""
         spec, steps, channel, process = self.spec, self.steps, self._channel, self.spec.process
         console = terminal.allocate(process.console_size) if process.terminal else None
+        if console:
+            steps.show_console(console.slave)
         if console and self.keeper:
             self.keeper.take(console.master)
         elif console:

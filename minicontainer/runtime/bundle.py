@@ -127,10 +127,11 @@ def _look_at_host(spec: Spec) -> None:
                 )
 
 
-def default_config(rootless: bool = False) -> dict[str, Any]:
+def default_config(rootless: bool = False, cgroup_namespace: bool = True) -> dict[str, Any]:
     """A config.json to begin with: a shell in ``rootfs``, hardened as docker hardens what it starts.
 
     `rootless`: for a user who is not root, and is root inside, of a user namespace with just that one id.
+    `cgroup_namespace`: with one of its own.
     """
     capabilities = [
         f"CAP_{name}"
@@ -149,7 +150,7 @@ def default_config(rootless: bool = False) -> dict[str, Any]:
     ]
     if not rootless:
         mounts[2][3].append("gid=5")  # the group tty; with one id only there is no such group
-    namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+    namespaces = ["pid", "network", "ipc", "uts", "mount", *(["cgroup"] if cgroup_namespace else [])]
     linux: dict[str, Any] = {
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
         "namespaces": [{"type": kind} for kind in namespaces],

@@ -29,9 +29,11 @@ class Channel:
     def pair(cls, *, files: bool = False) -> tuple[Self, Self]:
         """Both ends. `files`: file descriptors will travel too.
 
-        Python's socket module, which can do that, is then imported at once: later the host's files may be out of reach.
+        Python's socket module, which can do that, and what it imports for it, is then imported at once: later the
+        host's files may be out of reach.
         """
         if files:
+            import array  # noqa: F401
             import socket  # noqa: F401
         ours, theirs = socketpair()
         return cls(ours), cls(theirs)

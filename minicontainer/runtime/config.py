@@ -397,10 +397,13 @@ def _sysctl(linux: Value, kinds: frozenset[Namespace]) -> Sequence[tuple[str, st
     """Only what belongs to a namespace that the container has for itself: everything else is the host's."""
     found = list[tuple[str, str]]()
     for name, value in linux.members("sysctl"):
-        file = sysctl_file(name)
-        top = file.split("/")[0]
-        if {"", ".", ".."} & set(file.split("/")) or "\0" in name:
+        from minicontainer.linux.procfs import sysctl_file  # most configurations have none
+
+        try:
+            file = sysctl_file(name)
+        except ValueError:
             value.refuse("is no name such as net.ipv4.ip_forward")
+        top = file.split("/")[0]
         if file == "kernel/hostname":
             value.refuse("say it as hostname")
         if file in IPC_SYSCTLS or file.startswith("fs/mqueue/"):
@@ -415,18 +418,6 @@ def _sysctl(linux: Value, kinds: frozenset[Namespace]) -> Sequence[tuple[str, st
             value.refuse(f"takes a {kind.name.lower()} namespace, or it would change the host's")
         found.append((file, value.as_text()))
     return tuple(found)
-
-
-def sysctl_file(name: str) -> str:
-    """The file below /proc/sys of a sysctl; sysctl(8).
-
-    Either separator will do, and it is the first one that counts: where that is a dot, a slash stands for a dot.
-    ``net.ipv4.conf.eno2/100.forwarding`` → ``net/ipv4/conf/eno2.100/forwarding``
-    """
-    dot, slash = name.find("."), name.find("/")
-    if dot < 0 or 0 <= slash < dot:
-        return name
-    return name.translate({ord("."): "/", ord("/"): "."})
 
 
 def _seccomp(seccomp: Value | None) -> dict[str, object] | None:

@@ -49,8 +49,8 @@ class Wishes(Record):
     apparmor: str | None = None
     label: str | None = None
     preserve_fds: int = 0
-    group: str | None = None
-    """A group below the container's own: ``web``, or of one tree only, ``memory:web``."""
+    groups: Sequence[str] = ()
+    """Groups below the container's own: ``web``, or of some controllers only, ``memory:web``, ``cpu,cpuacct:web``."""
     ignore_paused: bool = False
 
 
@@ -73,7 +73,7 @@ def enter(
         raise Refusal(f"cannot exec in container {container_id}: container not running (it is {status})")
     spec = containers.configuration(known)
     process = _process(spec, wishes)
-    group = _inner(containers.group(known), wishes.group)
+    group = _inner(containers.group(known), wishes.groups)
     running = start_in(known.pid, process, spec, containers.steps, group, stdio)
     if running.console is not None and console_socket:
         send_master(console_socket, running.console)
@@ -110,7 +110,7 @@ def start_in(
             raise explain(details) if word == "error" else StartError("the process that was to join was killed")
         child = int(text)
         pidfd = os.pidfd_open(child)
-        return Running(child, pidfd, _listen(ours, spec, child), group)
+        return Running(child, pidfd, _listen(ours, spec, child, pid), group)
     except BaseException as error:
         if child:
             with contextlib.suppress(ProcessLookupError):
@@ -125,7 +125,7 @@ def start_in(
         ours.close()
 
 
-def _listen(channel: Channel, spec: Spec, pid: int) -> int | None:
+def _listen(channel: Channel, spec: Spec, pid: int, one: int) -> int | None:
     """Until the program has replaced its process; returns the terminal's master. Raises StartError."""
     console, ready = None, False
     while True:
@@ -135,7 +135,7 @@ def _listen(channel: Channel, spec: Spec, pid: int) -> int | None:
         if word == "console":
             console = channel.receive_file()
         if word == "listener":
-            hand_over(channel.receive_file(), spec, pid)
+            hand_over(channel.receive_file(), spec, pid, spec.state("running", one))
         if word == "ready":
             ready = True
         if not word:
@@ -186,7 +186,7 @@ def _join(
         if Namespace.USER in kinds:
             steps.become_root()
         os.setsid()
-        console = terminal.allocate(process.console_size, shown=False) if process.terminal else None
+        console = terminal.allocate(process.console_size) if process.terminal else None
         if console:
             channel.send("console")
             channel.send_file(console.master)
@@ -249,26 +249,24 @@ def _preserved(wishes: Wishes) -> tuple[int, ...]:
     return tuple(range(3, 3 + wishes.preserve_fds))
 
 
-def _inner(group: Group, path: str | None) -> Group:
-    """The group below the container's own that --cgroup names. Raises Refusal."""
-    if not path:
-        return group
-    controllers, colon, inner = path.partition(":")
-    wanted = controllers.split(",") if colon else list(group.places)
-    inner = inner if colon else path
-    for one in wanted:
-        if one not in group:
-            raise Refusal(f"--cgroup {path}: unknown controller {one}")
-    if ".." in inner.split("/"):
-        raise Refusal(f"--cgroup {path}: {inner} is not a sub cgroup path")
-    places = {
-        name: (version, os.path.normpath(f"{directory}/{inner}") if name in wanted else directory)
-        for name, (version, directory) in group.places.items()
-    }
-    for name in wanted:
-        if not os.path.isdir(places[name][1]):
-            raise Refusal(
-                f"--cgroup {path}: adding pid {os.getpid()} to cgroups {places[name][1]}/cgroup.procs: no such file or "
-                f"directory"
-            )
-    return Group(group.name, places)
+def _inner(own: Group, paths: Sequence[str]) -> Group:
+    """The groups below the container's own that --cgroup names, the last word counting. Raises Refusal."""
+    places = dict(own.places)
+    for path in paths:
+        controllers, colon, inner = path.partition(":")
+        wanted, inner = (controllers.split(","), inner) if colon else (list(own.places), path)
+        for one in wanted:
+            if one not in own:
+                raise Refusal(f"--cgroup {path}: unknown controller {one}")
+        if ".." in inner.split("/"):
+            raise Refusal(f"--cgroup {path}: {inner} is not a sub cgroup path")
+        for name in wanted:
+            version, directory = own.places[name]
+            directory = os.path.normpath(f"{directory}/{inner}")
+            if not os.path.isdir(directory):
+                raise Refusal(
+                    f"--cgroup {path}: adding pid {os.getpid()} to cgroups {directory}/cgroup.procs: no such file or "
+                    f"directory"
+                )
+            places[name] = version, directory
+    return Group(own.name, places)

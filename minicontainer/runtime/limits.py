@@ -260,6 +260,10 @@ def _devices(resources: Value) -> Sequence[Rule] | None:
         allow, letters = item["allow"].as_flag(), item.text("access") or "rwm"
         kind = item["type"].as_choice("a", "b", "c") if item.text("type") else "a"
         major, minor = (_any(item.integer(name, -1, (1 << 32) - 1)) for name in ("major", "minor"))
+        if "a" in letters and not allow:
+            letters = (
+                "rwm"  # not of the specification, but runc lets it pass; as the kernel's own "a", it is everything
+            )
         if not set(letters) <= set("rwm"):
             item["access"].refuse("is made of other letters than r, w and m")
         access = "".join(letter for letter in "rwm" if letter in letters)

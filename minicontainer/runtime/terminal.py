@@ -12,7 +12,7 @@ import os
 import select
 import struct
 
-from minicontainer.linux import AT_EMPTY_PATH, OPEN_TREE_CLONE, TIOCSCTTY, move_mount, open_tree
+from minicontainer.linux import TIOCSCTTY
 from minicontainer.record import Record
 
 TYPE_CHECKING = False
@@ -31,8 +31,8 @@ class Console(Record):
     slave: int
 
 
-def allocate(size: tuple[int, int] | None = None, shown: bool = True) -> Console:
-    """A new pseudo-terminal of the calling process's own /dev/pts; `shown`: which is also put at /dev/console.
+def allocate(size: tuple[int, int] | None = None) -> Console:
+    """A new pseudo-terminal of the calling process's own /dev/pts.
 
     `size` is its rows and columns, set before anybody can ask.
     """
@@ -42,13 +42,6 @@ def allocate(size: tuple[int, int] | None = None, shown: bool = True) -> Console
     slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     if size:
         fcntl.ioctl(slave, TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    if not shown:
-        return Console(master, slave)
-    place = os.open("/dev/console", os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC)
-    copy = open_tree("", OPEN_TREE_CLONE | AT_EMPTY_PATH, slave)
-    move_mount(copy, "", place)
-    os.close(copy)
-    os.close(place)
     return Console(master, slave)
 
 

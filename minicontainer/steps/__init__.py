@@ -135,6 +135,7 @@ class Steps(Record):
     spread_root: Callable[..., None] = _ours("volume")
     move_root: Callable[..., None] = _ours("mount")
     furnish_dev: Callable[..., None] = _ours("mount")
+    show_console: Callable[..., None] = _ours("mount")
     make_nodes: Callable[..., None] = _ours("nodes")
     mask_paths: Callable[..., None] = _ours("masks")
     protect_paths: Callable[..., None] = _ours("masks")

@@ -10,6 +10,7 @@ import contextlib
 import os
 
 from minicontainer.linux import (
+    AT_EMPTY_PATH,
     CLONE_NEWNS,
     MNT_DETACH,
     MS_BIND,
@@ -20,7 +21,10 @@ from minicontainer.linux import (
     MS_PRIVATE,
     MS_REC,
     MS_STRICTATIME,
+    OPEN_TREE_CLONE,
     mount,
+    move_mount,
+    open_tree,
     pivot_root,
     target_in,
     umount2,
@@ -73,26 +77,33 @@ def move_root(new_root: str) -> None:
     whoever gets CAP_SYS_CHROOT and a mount to move may dig for it, so this is for where the other cannot be had.
     Raises OSError.
     """
-    mount(new_root, new_root, None, MS_BIND | MS_REC)
     os.chdir(new_root)
-    _take_away_proc_and_sys(new_root)
+    too_revealing = _proc_and_sys(new_root)
+    mount(
+        new_root, new_root, None, MS_BIND | MS_REC
+    )  # over where we are: what was mounted here first is still in reach
+    for place in reversed(too_revealing):
+        try:
+            umount2(place, MNT_DETACH)
+        except OSError:  # locked, in a user namespace: then it is covered
+            mount("tmpfs", place, "tmpfs", 0, "size=0k")
+    os.chdir(new_root)
     mount(".", "/", None, MS_MOVE)
     os.chroot(".")
     os.chdir("/")
 
 
-def _take_away_proc_and_sys(new_root: str) -> None:
-    """Every proc and sysfs outside of `new_root`. The old root stays mounted, and with one that is fully visible there,
-    a user namespace made inside may mount another, with nothing masked in it."""
+def _proc_and_sys(here: str) -> list[str]:
+    """Where every proc and sysfs is mounted; those below the working directory, `here`, as seen from it.
+
+    What lies under the new root stays mounted, and with a proc or sysfs that is fully visible there, a user namespace
+    made inside may mount another, with nothing masked in it. That goes for the host's, and for the container's own,
+    of which only the copies in the new root are going to be masked.
+    """
     with open("/proc/self/mountinfo", "rb") as mountinfo:
         mounts = [line.split(b" - ") for line in mountinfo]
     places = [os.fsdecode(before.split()[4]) for before, after in mounts if after.split()[0] in (b"proc", b"sysfs")]
-    for place in reversed(places):
-        if not f"{place}/".startswith(f"{new_root.rstrip('/')}/"):
-            try:
-                umount2(place, MNT_DETACH)
-            except OSError:  # locked, in a user namespace: then it is covered
-                mount("tmpfs", place, "tmpfs", 0, "size=0k")
+    return [place.removeprefix(f"{here.rstrip('/')}/") for place in places]
 
 
 def mount_proc_and_dev(root: str) -> None:
@@ -134,3 +145,16 @@ def furnish_dev(root: str) -> None:
         for name, target in LINKS.items():
             with contextlib.suppress(FileExistsError):
                 os.symlink(target, f"{dev}/{name}")
+
+
+def show_console(terminal: int) -> None:
+    """Put the terminal that is open as `terminal` at /dev/console too; inside, after `pivot`.
+
+    A mount by file descriptor, and on one: what lies at either path may have been put there by the image
+    (CVE-2025-52565). Raises OSError: ELOOP (/dev/console is a link), EPERM.
+    """
+    place = os.open("/dev/console", os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC)
+    copy = open_tree("", OPEN_TREE_CLONE | AT_EMPTY_PATH, terminal)
+    move_mount(copy, "", place)
+    os.close(copy)
+    os.close(place)

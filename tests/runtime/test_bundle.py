@@ -475,6 +475,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("linux.resources.unified", {"memory.high": 1}, 'linux.resources.unified["memory.high"]: 1 is no string'),
     ("linux.resources.devices", [{"access": "rwm"}], "linux.resources.devices[0].allow: is missing"),
     ("linux.resources.devices", [{"allow": True, "access": "rx"}], "linux.resources.devices[0].access: is made of other letters than r, w and m"),
+    ("linux.resources.devices", [{"allow": True, "access": "rwa"}], "linux.resources.devices[0].access: is made of other letters than r, w and m"),
     ("linux.resources.devices", [{"allow": True, "type": "p"}], 'linux.resources.devices[0].type: "p" is none of a, b, c'),
 ]  # fmt: skip
 
@@ -820,6 +821,7 @@ NULL = {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rwm"}
         ([NULL, {"allow": False, "type": "c", "major": 1, "access": "m"}], (("c", 1, 3, "rw"),)),
         ([NULL, {"allow": False, "type": "c"}], ()),
         ([NULL, {"allow": False, "type": "b"}], (("c", 1, 3, "rwm"),)),
+        ([NULL, {"allow": False, "type": "c", "major": 1, "minor": 3, "access": "rwa"}], ()),
         ([NULL, {"allow": False, "type": "c", "major": 2, "minor": 3}], (("c", 1, 3, "rwm"),)),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -236,6 +237,62 @@ def test_exec_is_in_every_namespace_and_as_confined(runtime: Runtime) -> None:
     assert runtime.ok("exec", "c", "sh", "-c", "ls /proc/self/fd | wc -l") == "4\n", "0, 1, 2 and ls's own"
 
 
+def test_exec_goes_into_several_groups_below_the_containers_own(runtime: Runtime) -> None:
+    """Each --cgroup names some controllers; the last word on one counts, and for the others nothing changes."""
+    runtime.write("sleep", "600")
+    runtime.create()
+    runtime.ok("start", "c")
+    pid = runtime.until("running")["pid"]
+    containers = Containers(str(runtime.root))
+    places = containers.group(containers.known("c")).places
+    made = {name: f"{places[name][1]}/{below}" for name, below in (("memory", "one"), ("pids", "two"))}
+    for directory in dict.fromkeys(made.values()):
+        os.mkdir(directory)
+    wishes = ("--cgroup", "memory:nowhere/../one", "--cgroup", "pids:two")
+    refused = runtime("exec", *wishes, "c", "true")
+    assert refused.returncode == 255 and "is not a sub cgroup path" in refused.stderr
+    inside = runtime.ok("exec", "--cgroup", "memory,pids:/", "--cgroup", "memory:one", "--cgroup", "pids:two", "c", "cat", "/proc/self/cgroup")  # fmt: skip
+    version = places["memory"][0]
+    if version == 1:
+        of = {line.split(":")[1]: line.split(":")[2] for line in inside.splitlines()}
+        assert (of["memory"], of["pids"], of["freezer"]) == ("/one", "/two", "/")
+    else:
+        assert "0::/two" in inside
+    assert "unknown controller whaaat" in runtime("exec", "--cgroup", "whaaat:/", "c", "true").stderr
+    missing = runtime("exec", "--cgroup", "memory:one", "--cgroup", "pids:three", "c", "true")
+    assert missing.returncode == 255 and "/three/cgroup.procs: no such file or directory" in missing.stderr
+    assert runtime.state()["pid"] == pid
+
+
+@pytest.mark.parametrize("users", ["the host's", "its own"])
+@pytest.mark.parametrize("option", ["--no-subreaper", "--no-pivot"])
+def test_a_user_namespace_made_inside_mounts_no_proc_without_the_masks(runtime: Runtime, option: str, users: str) -> None:  # fmt: skip
+    """The kernel lets it mount what it can see already: so no proc may be left under the new root, as --no-pivot has
+    it, that is not masked (mount_too_revealing() in fs/namespace.c)."""
+    if users == "its own":
+        runtime.config["linux"]["namespaces"].append({"type": "user"})
+        runtime.config["linux"] |= {
+            f"{kind}Mappings": [{"containerID": 0, "hostID": 0, "size": 1000}] for kind in ("uid", "gid")
+        }
+    runtime.write("unshare", "-mrpf", "sh", "-c", "for kind in proc sysfs; do mount -t $kind x /mnt; done; ls /mnt")
+    (runtime.bundle / "rootfs/mnt").mkdir(exist_ok=True)
+    done = runtime("run", option, "--bundle", runtime.bundle, "c")
+    assert done.stdout == "", done.stderr
+    assert done.stderr.count("permission denied") == 2, done.stderr
+
+
+def test_spec_has_a_cgroup_namespace_where_runcs_has_one(runtime: Runtime, tmp_path: Path) -> None:
+    """On v2 alone. Who adds one on v1, as its users do, has two else, which is an error."""
+    runtime.ok("spec", "--bundle", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    unified = all(tree.version == 2 for tree in hierarchies())
+    assert ({"type": "cgroup"} in config["linux"]["namespaces"]) == unified
+    runtime.config["linux"]["namespaces"] = config["linux"]["namespaces"]
+    runtime.write("cut", "-d:", "-f3", "/proc/self/cgroup")
+    seen = runtime.ok("run", "--bundle", runtime.bundle, "c")
+    assert ("/minicontainer/c" in seen) != unified
+
+
 def test_ps_pause_update_and_events(runtime: Runtime) -> None:
     runtime.write("sh", "-c", "sleep 600 & wait")
     runtime.create()
@@ -319,7 +376,8 @@ def test_a_later_hook_that_fails_is_a_warning(runtime: Runtime, name: str) -> No
 
 
 def test_the_terminal_is_handed_to_the_socket(runtime: Runtime, tmp_path: Path) -> None:
-    runtime.write("sh", "-c", "tty; test -t 0 -a -t 1 -a -t 2 && echo yes", terminal=True)
+    script = "tty; test -t 0 -a -t 1 -a -t 2 && grep -c ' /dev/console .* devpts ' /proc/self/mountinfo; echo yes"
+    runtime.write("sh", "-c", script, terminal=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen(1)
@@ -334,8 +392,45 @@ def test_the_terminal_is_handed_to_the_socket(runtime: Runtime, tmp_path: Path) 
         read = b""
         while b"yes" not in read:
             read += master.read(100)
-    assert read.split() == [b"/dev/pts/0", b"yes"]
+    assert read.split() == [b"/dev/pts/0", b"1", b"yes"]
     runtime.until("stopped")
+
+
+def test_the_agent_gets_the_listener_of_each_program(runtime: Runtime, tmp_path: Path) -> None:
+    """SCMP_ACT_NOTIFY, for process 1 and for what joins it. An agent that goes away leaves the call without an answer."""
+    runtime.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(tmp_path / "s"), "listenerMetadata": "more",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+    }  # fmt: skip
+    runtime.write("sh", "-c", "mkdir /tmp/x; sleep 600")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.bind(str(tmp_path / "s"))
+        agent.listen(2)
+        agent.settimeout(DEADLINE)
+
+        def taken() -> dict[str, Any]:
+            with agent.accept()[0] as line:
+                text, fds, _, _ = socket.recv_fds(line, 1 << 16, 2)
+                (listener,) = fds
+                assert os.readlink(f"/proc/self/fd/{listener}") == "anon_inode:seccomp notify"
+                os.close(listener)
+                message: dict[str, Any] = json.loads(text)
+            assert (message["fds"], message["metadata"]) == (["seccompFd"], "more")
+            state = runtime.state()
+            assert (message["state"]["id"], message["state"]["pid"]) == ("c", state["pid"])
+            return message
+
+        runtime.create()
+        first = taken()
+        assert first["state"]["status"] == "creating" and first["pid"] == first["state"]["pid"]
+        runtime.ok("start", "c")
+        runtime.until("running")
+        line = [RUNTIME, "--root", runtime.root, "exec", "c", "sh", "-c", "mkdir /tmp/x; echo mkdir: $?"]
+        with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as joins:  # fmt: skip
+            second = taken()
+            assert second["state"]["status"] == "running" and second["pid"] != second["state"]["pid"]
+            out, err = joins.communicate(timeout=DEADLINE)
+    assert (joins.returncode, out) == (0, "mkdir: 1\n") and "Function not implemented" in err
 
 
 def test_a_terminal_that_nobody_would_have_is_refused(runtime: Runtime) -> None:
@@ -395,6 +490,36 @@ def test_the_log_is_json_for_who_wants_it(runtime: Runtime, tmp_path: Path) -> N
     assert done.returncode == 1
     (entry,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
     assert entry["level"] == "error" and "nobody does not exist" in entry["msg"] and entry["time"].endswith("Z")
+
+
+def test_the_log_is_key_and_value_else(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.write("true")
+    done = runtime("--log", tmp_path / "log", "state", 'no"body')
+    assert done.returncode == 1
+    (entry,) = (tmp_path / "log").read_text().splitlines()
+    fields = dict(word.split("=", 1) for word in shlex.split(entry))
+    assert set(fields) == {"time", "level", "msg"} and fields["level"] == "error"
+    assert f"minicontainer-runtime: {fields['msg']}\n" == done.stderr and '"' in fields["msg"]
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_debug_says_what_is_done_in_the_log_or_on_standard_error(runtime: Runtime, tmp_path: Path, style: str) -> None:
+    runtime.write("sh", "-c", "echo out; exit 3")
+    mark = '"level": "debug"' if style == "json" else "level=debug"
+    quiet = runtime("--log-format", style, "run", "--bundle", runtime.bundle, "c")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (3, "out\n", "")
+    done = runtime("--debug", "--log-format", style, "run", "--bundle", runtime.bundle, "c")
+    assert (done.returncode, done.stdout) == (3, "out\n") and done.stderr.count(mark) == 3, done.stderr
+    log = tmp_path / "log"
+    logged = runtime("--debug", "--log", log, "--log-format", style, "run", "--bundle", runtime.bundle, "c")
+    assert (logged.returncode, logged.stdout, logged.stderr) == (3, "out\n", "")
+    first, second, last = log.read_text().splitlines()
+    assert mark in first and ": run c, state in " in first and "process 1 of c is " in second and "exit code 3" in last
+
+
+def test_help_on_no_command(runtime: Runtime) -> None:
+    done = runtime("foo", "-h")
+    assert done.returncode == 1 and "No help topic for 'foo'" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_signal_to_run_reaches_the_program(runtime: Runtime) -> None:
