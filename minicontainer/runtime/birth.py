@@ -359,8 +359,8 @@ class _Init:
         # Root of whatever user namespace we are in. What the caller is to connect, while we go on, is made first:
         if Namespace.NETWORK in spec.namespaces:
             steps.bring_up_loopback()
-            if self._connected:
-                self._channel.send("networked")
+        if self._connected:
+            self._channel.send("networked")
 
         # Into our group, before a cgroup namespace shows where we are:
         if self.group and self.group.places:

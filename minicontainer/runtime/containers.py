@@ -304,9 +304,14 @@ class Containers:
                 known = known.replace(pid=pid, born=birth_of(pid) or -1, places=places)
                 self._write(known)
 
+            def connect(pid: int, steps: Steps) -> None:
+                for outside, inside in spec.net_devices:
+                    steps.hand_over_device(pid, outside, inside)
+
             running = birth.start(
-                spec, self.steps, stdio, interrupts, gate=f"{directory}/{GATE}" if gate else None, born=born
-            )
+                spec, self.steps, stdio, interrupts, gate=f"{directory}/{GATE}" if gate else None, born=born,
+                connect=connect if spec.net_devices else None,
+            )  # fmt: skip
             try:
                 if running.console is not None and console_socket:
                     send_master(console_socket, running.console)

@@ -80,6 +80,7 @@ class Steps(Record):
     connect_directly: Callable[..., None] = _ours("bridge")
     disconnect_directly: Callable[..., None] = _ours("bridge")
     attach_nic: Callable[..., list[str]] = _ours("bridge")
+    hand_over_device: Callable[..., None] = _ours("bridge")
     detach_nic: Callable[..., None] = _ours("bridge")
     restore_nic: Callable[..., None] = _ours("bridge")
     isolate: Callable[..., None] = _ours("nat")

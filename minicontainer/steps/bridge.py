@@ -137,6 +137,22 @@ def disconnect_directly(pid: int, interface: str) -> None:
         there.delete_link(interface)
 
 
+def hand_over_device(pid: int, device: str, interface: str) -> None:
+    """Move a network device of the host into the network namespace of process `pid`, where it is called `interface`.
+
+    Its addresses go along, which the kernel takes from it on the way, and it is switched on there. When the namespace
+    ends, a card is back on the host, under its new name and without addresses; any other device ends with it.
+
+    Raises OSError: ENODEV, EEXIST (that name is taken there), EINVAL (the loopback, a bridge), EPERM.
+    """
+    with opened_namespace(pid) as namespace, Netlink() as here, Netlink(namespace=namespace) as there:
+        addresses = [one.address for one in here.addresses(here.index(device)) if one.scope == RT_SCOPE_UNIVERSE]
+        here.set_link(device, new_name=interface, namespace=namespace)
+        for address in addresses:
+            there.add_address(interface, address)
+        there.set_link(interface, up=True)
+
+
 def attach_nic(bridge: str, nic: str) -> list[str]:
     """Make a network card of the host a port of a bridge: containers are then neighbours of whoever is on its cable.
 

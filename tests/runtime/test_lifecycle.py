@@ -539,3 +539,40 @@ def test_features_and_version() -> None:
     assert features["ociVersionMax"] == "1.2.0" and "SCMP_ACT_NOTIFY" in features["linux"]["seccomp"]["actions"]
     version = subprocess.run([RUNTIME, "--version"], capture_output=True, check=True, text=True).stdout
     assert version.startswith("minicontainer-runtime version ") and "spec: 1.2.0" in version
+
+
+@pytest.mark.parametrize("joined", [False, True], ids=["new", "joined"])
+def test_a_network_device_is_moved_into_the_container(runtime: Runtime, joined: bool) -> None:
+    """config-linux.md, "netDevices", of 1.3: under its new name, with its addresses, switched on."""
+    runtime.config["linux"]["netDevices"] = {"out0": {"name": "in0"}}
+    if joined:
+        spaces = [one for one in runtime.config["linux"]["namespaces"] if one["type"] != "network"]
+        runtime.config["linux"]["namespaces"] = [*spaces, {"type": "network", "path": str(runtime.root.parent / "net")}]
+    runtime.write("sh", "-c", "ip -o addr show dev in0; cat /sys/class/net/in0/flags")
+    done = _with_devices(runtime, f"{RUNTIME} --root {runtime.root} run -b {runtime.bundle} c; ip -br link show")
+    assert done.returncode == 0, done.stderr
+    inside, host = done.stdout.split("lo ", 1)
+    assert "10.77.0.1/24" in inside and int(inside.split()[-1], 16) & 1  # IFF_UP
+    assert "out0" not in host and "in0" not in host
+
+
+def test_a_network_device_that_is_not_there_is_told(runtime: Runtime) -> None:
+    runtime.config["linux"]["netDevices"] = {"nosuch0": {}}
+    runtime.write("true")
+    done = _with_devices(runtime, f"{RUNTIME} --root {runtime.root} run -b {runtime.bundle} c")
+    assert done.returncode == 1
+    assert 'no network device is called "nosuch0" here' in done.stderr and done.stderr.count("\n") == 1
+    assert runtime.ok("list", "-q") == ""
+
+
+def _with_devices(runtime: Runtime, script: str) -> subprocess.CompletedProcess[str]:
+    """Run it in a network namespace, and a mount namespace, of its own, with a pair of devices; another is at net."""
+    place = shlex.quote(str(runtime.root.parent / "net"))
+    script = f"""
+        touch {place} && unshare --net={place} true
+        ip link set lo up && ip link add out0 type veth peer name other0 && ip address add 10.77.0.1/24 dev out0
+        {script}
+    """
+    return subprocess.run(
+        ["unshare", "-n", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
