@@ -48,4 +48,8 @@ def _end(code: int) -> None:
                 stream.flush()
         except BrokenPipeError:  # `minicontainer ps | head -1`
             code = 141
+        except OSError as error:  # `minicontainer ps >/dev/full`
+            code = 125
+            if stream is sys.stdout:
+                os.write(2, f"minicontainer: standard output: {error.strerror}\n".encode())
     os._exit(code)

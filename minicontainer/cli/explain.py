@@ -11,19 +11,16 @@ docs/EXPLAIN.md says what is shown, and what is not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.linux.recording import Call, recording
 from minicontainer.steps import Steps, step_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TextIO
 
 COLUMN = 84
 """Where the pages begin, where the calls are not longer."""
@@ -31,37 +28,56 @@ COLUMN = 84
 
 def explained(arguments: argparse.Namespace) -> int:
     """Carry a command out, and explain it: when a container's program has been started, and at the end."""
-    with _output(arguments.explain_to) as out:
-        printer = Printer(out)
-        arguments.explain = printer.show
+    path = arguments.explain_to
+    out = _output(path)
+    printer = Printer(lambda text: _write(out, text))
+    arguments.explain = printer.show
+    try:
         with recording(printer.show, step_of):
             return int(arguments.act(arguments))
+    finally:
+        os.close(out)
+        if printer.failure and printer.failure.errno != errno.EPIPE:  # as with `--explain … 2>&1 | head`
+            what = f"--explain-to {path}" if path else "--explain"
+            with contextlib.suppress(OSError):  # that may be full, too
+                _write(2, f"minicontainer: {what} is incomplete: {printer.failure.strerror}\n")
 
 
-def _output(path: str | None) -> TextIO:
+def _output(path: str | None) -> int:
     try:
         if path is None:
-            return open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
-        return open(path, "w", encoding="utf-8", errors="backslashreplace")
+            return os.dup(2)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise EngineError(f"--explain-to {path}: {error.strerror}") from None
+
+
+def _write(file: int, text: str) -> None:
+    data = text.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(file, data) :]
 
 
 class Printer:
     """Writes calls, a heading wherever another process or another step goes on."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self.failure: OSError | None = None
+        """Why it writes nothing any more: the container that is explained goes on, whoever reads has gone."""
         self._process: tuple[str, int] | None = None
         self._step = ""
         self._told = set[str]()
 
     def show(self, calls: Sequence[Call]) -> None:
         """Write these calls; where two processes are at work at once, what belongs together of each stays together."""
-        for call in _in_order(calls):
-            for line in self._lines(call):
-                print(line, file=self._out)
-        self._out.flush()
+        text = "".join(f"{line}\n" for call in _in_order(calls) for line in self._lines(call))
+        if self.failure:
+            return
+        try:
+            self._write(text)
+        except OSError as error:
+            self.failure = error
 
     def _lines(self, call: Call) -> Iterator[str]:
         if (call.process, call.pid) != self._process:
@@ -110,4 +126,4 @@ def _answer(result: int) -> str:
 
 def show(calls: Sequence[Call]) -> None:
     """Write calls to standard output: what ``Engine(explain=show)`` is for in a notebook."""
-    Printer(sys.stdout).show(calls)
+    Printer(sys.stdout.write).show(calls)

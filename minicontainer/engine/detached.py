@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux import birth_of, signal, thread_count
+from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Connect, start
 from minicontainer.runtime.keeping import Keeper
 from minicontainer.runtime.spec import Spec
@@ -58,9 +59,15 @@ def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect:
 
         alone = spec.replace(die_with_parent=False)
         running = start(alone, steps, stdio, born=born, keeper=keeper, connect=connect)
-        born_at = birth_of(running.pid)
-        store.set_state(config.id, State("running", running.pid, born_at, detached=True, began=began))
-        os.close(running.pidfd)
+        try:
+            born_at = birth_of(running.pid)
+            store.set_state(config.id, State("running", running.pid, born_at, detached=True, began=began))
+        except BaseException:  # the disk is full: nobody would find it again
+            put_down(running)
+            running.wait()
+            raise
+        finally:
+            os.close(running.pidfd)
     finally:
         for fd in opened:
             os.close(fd)

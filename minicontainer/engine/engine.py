@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
     from minicontainer.engine.resources import Node, Statistics
-    from minicontainer.linux.recording import Told
+    from minicontainer.linux.recording import Call, Told
     from minicontainer.network.graph import Graph
     from minicontainer.network.networks import Networks
     from minicontainer.network.store import Endpoint
@@ -158,28 +158,46 @@ class Engine:
         """
         self._claim(config)
         self.store.set_state(config.id, State("starting"))
+        running: Running | None = None
         try:
             connect = self._connection(config)
-            if thread_count() == 1:
-                with self._explained():
-                    running = start(self._spec(config), self._steps, stdio, interrupts, connect=connect)
-            else:
-                running = _zygote().start(self._spec(config), self._steps_path, stdio, connect, self._explain)
+            with self._explained() as calls:
+                if thread_count() == 1:
+                    with self._recorded(calls):
+                        running = start(self._spec(config), self._steps, stdio, interrupts, connect=connect)
+                else:
+                    told = calls.extend if self._explain else None
+                    running = _zygote().start(self._spec(config), self._steps_path, stdio, connect, told)
+                self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
         except BaseException:
-            self._disconnected(config)
-            self.store.set_state(config.id, State("created"))
-            self.store.leave(config.id)
+            if running:  # the disk is full, or `explain` has failed
+                put_down(running)
+                self._ended(config, running)
+            else:
+                self._disconnected(config)
+                self.store.set_state(config.id, State("created"))
+                self.store.leave(config.id)
             raise
-        self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
         return running
 
-    def _explained(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[list[Call]]:
+        """At the end of the block, however it ends, `explain` is told what was noted in its list."""
+        calls: list[Call] = []
+        try:
+            yield calls
+        finally:
+            if self._explain and calls:
+                self._explain(calls)
+
+    def _recorded(self, calls: list[Call]) -> contextlib.AbstractContextManager[None]:
+        """What is done in the block is noted in `calls`. That cannot fail, so nothing that was started is lost."""
         if self._explain is None:
             return contextlib.nullcontext()
         from minicontainer.linux.recording import recording
         from minicontainer.steps import step_of
 
-        return recording(self._explain, step_of)
+        return recording(calls.extend, step_of)
 
     def run_detached(self, image: str, args: list[str], **options: Any) -> Config:
         """Create a container, start it, and let go of it: it runs on whatever becomes of us.
@@ -201,17 +219,18 @@ class Engine:
 
         self._claim(config)
         self.store.set_state(config.id, State("starting", detached=True))
-        try:
-            connect = self._connection(config)
-            with self._explained():
-                leave_alone(self.store, config, self._spec(config), self._steps, connect)
-        except BaseException:
-            self._disconnected(config)
-            os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
-            self.store.set_state(config.id, State("created"))
-            raise
-        finally:
-            self.store.leave(config.id)
+        with self._explained() as calls:
+            try:
+                connect = self._connection(config)
+                with self._recorded(calls):
+                    leave_alone(self.store, config, self._spec(config), self._steps, connect)
+            except BaseException:
+                self._disconnected(config)
+                os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
+                self.store.set_state(config.id, State("created"))
+                raise
+            finally:
+                self.store.leave(config.id)
 
     def _claim(self, config: Config) -> None:
         """Become the one that starts it. Raises EngineError."""
@@ -348,10 +367,22 @@ class Engine:
             terminal=terminal,
             console_size=_console_size() if terminal else None,
         )
-        group = find_group(config.group)
-        with self._explained():
-            running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
-        return running.replace(group=None)  # it is not this program's: who puts that down leaves the container alone
+        group, running = find_group(config.group), None
+        try:
+            with self._explained() as calls, self._recorded(calls):
+                running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
+                # The group is not this program's: who puts that down leaves the container alone.
+                running = running.replace(group=None)
+        except BaseException:
+            if running:  # `explain` has failed
+                put_down(running)
+                if not alone:
+                    running.wait()
+                for fd in (running.pidfd, running.console):
+                    if fd is not None:
+                        os.close(fd)
+            raise
+        return running
 
     # All of them
 

@@ -13,6 +13,7 @@ from typing import Any
 from tests.cli.test_rootless import UID, reachable
 from tests.cli.tracing import needs_strace
 from tests.command import DEADLINE, Command, needs_root, one_line
+from tests.host_state import HostUnchanged
 
 ISOLATION = (
     "mount umount2 pivot_root chroot chdir fchdir unshare setns clone3 sethostname setdomainname open_tree move_mount "
@@ -235,3 +236,39 @@ def test_a_file_that_cannot_be_written(minicontainer: Command, tmp_path: Path) -
     assert done.returncode == 125
     assert one_line(done.stderr) == f"--explain-to {tmp_path}/no/file: No such file or directory"
     assert minicontainer.containers() == []
+
+
+@needs_root
+def test_who_reads_may_stop(minicontainer: Command, host_unchanged: HostUnchanged) -> None:
+    """``--explain … 2>&1 | head``: what is explained goes on as it would without."""
+    with host_unchanged():
+        for words, status in ((["run", "--rm"], 7), (["run", "-d", "--name", "c1"], 0)):
+            read, write = os.pipe()
+            os.close(read)
+            try:
+                line = minicontainer.line("--explain", *words, "busybox", "sh", "-c", "exit 7")
+                done = subprocess.run(
+                    line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=write, timeout=DEADLINE
+                )
+            finally:
+                os.close(write)
+            assert done.returncode == status
+        assert minicontainer("wait", "c1").stdout == "7\n"
+        assert minicontainer("rm", "c1").returncode == 0
+        assert minicontainer.containers() == []
+
+
+@needs_root
+def test_a_full_disk_is_told_and_harms_nobody(minicontainer: Command, host_unchanged: HostUnchanged) -> None:
+    with host_unchanged():
+        done = minicontainer("run", "--explain-to", "/dev/full", "--rm", "busybox", "sh", "-c", "echo here; exit 7")
+        assert (done.returncode, done.stdout) == (7, "here\n")
+        assert one_line(done.stderr) == "--explain-to /dev/full is incomplete: No space left on device"
+        with open("/dev/full", "w") as full:
+            assert (
+                minicontainer(
+                    "--explain", "run", "--rm", "busybox", "true", capture_output=False, stderr=full
+                ).returncode
+                == 0
+            )
+        assert minicontainer.containers() == []

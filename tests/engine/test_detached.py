@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,13 +14,14 @@ import pytest
 
 from minicontainer.engine import Engine, EngineError
 from minicontainer.engine.rights import CAPABILITIES, Rights
-from minicontainer.engine.store import Config, State
+from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux import Namespace
 from minicontainer.linux.capabilities import mask_of
 from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.limits import Limits
 from minicontainer.steps.group import find_group
 from tests.command import Command, needs_root, wait_until
+from tests.host_state import HostUnchanged
 
 pytestmark = needs_root
 
@@ -309,3 +311,46 @@ def test_a_caller_with_threads_is_sent_to_the_command(state_root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, state_root], capture_output=True, text=True)
     assert "several threads" in done.stdout, done.stderr
     assert Command(state_root).containers() == []
+
+
+@pytest.mark.parametrize("way", ["run", "run_detached", "started"])
+@pytest.mark.parametrize("what", ["explain fails", "the disk is full"])
+def test_what_fails_when_the_program_runs_already_takes_it_along(
+    state_root: Path, way: str, what: str, monkeypatch: pytest.MonkeyPatch, host_unchanged: HostUnchanged
+) -> None:
+    """Else it would run on, and nobody would know of it."""
+    engine = Engine(state_root, explain=_fail if what == "explain fails" else None)
+    write = Store.set_state
+
+    def full(store: Store, container_id: str, state: State) -> None:
+        if state.status == "running":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(store, container_id, state)
+
+    if what == "the disk is full":
+        monkeypatch.setattr(Store, "set_state", full)
+    error = ZeroDivisionError if what == "explain fails" else OSError
+    with host_unchanged():
+        with pytest.raises(error):
+            if way == "started":
+                engine.started("busybox", ["sleep", "600"]).__enter__()
+            else:
+                getattr(engine, way)("busybox", ["sleep", "600"])
+        assert Command(state_root).containers() == []
+
+
+def test_so_does_exec(state_root: Path, engine: Engine) -> None:
+    config = engine.run_detached("busybox", ["sleep", "600"])
+    with pytest.raises(ZeroDivisionError):
+        Engine(state_root, explain=_fail).exec(config, ["sleep", "601"])
+    assert engine.state(config).status == "running"
+    running = engine.exec(config, ["ps", "-o", "args"], (None, listing := os.memfd_create("ps"), None))
+    assert running.wait() == 0
+    os.close(running.pidfd)
+    with os.fdopen(listing, "r") as file:
+        file.seek(0)
+        assert "sleep 601" not in file.read()
+
+
+def _fail(calls: object) -> None:
+    raise ZeroDivisionError

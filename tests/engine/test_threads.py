@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import DEADLINE, Command, line_of, needs_root, wait_until
-from tests.host_state import children
+from tests.host_state import HostUnchanged, children
 
 pytestmark = needs_root
 
@@ -253,3 +253,19 @@ def test_explained(state_root: Path) -> None:
     first, second = done.stdout.splitlines()
     assert first == 'process 1 uts.set_names sethostname("alpha", 5) sethostname(2) True'
     assert second == "[-2]"
+
+
+def test_explained_to_somebody_who_fails(state_root: Path, host_unchanged: HostUnchanged) -> None:
+    with host_unchanged():
+        done = threaded(
+            state_root,
+            """
+            def fail(calls):
+                raise ZeroDivisionError
+            try:
+                Engine(sys.argv[1], explain=fail).run("busybox", ["sleep", "600"])
+            except ZeroDivisionError:
+                print("told", Engine(sys.argv[1]).containers())
+            """,
+        )
+    assert done.stdout == "told []\n"
