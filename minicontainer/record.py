@@ -72,3 +72,8 @@ class Record:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+def tuples(value: Any) -> Any:
+    """Lists, and lists in them, as tuples: what a record has had, and JSON has as lists."""
+    return tuple([tuples(part) for part in value]) if isinstance(value, list) else value

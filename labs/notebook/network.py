@@ -165,7 +165,7 @@ def main() -> None:
             steps.masquerade(BRIDGE, [SUBNET])
             if kind in ("in", "loopback"):
                 steps.publish(BRIDGE, [("udp", "", PUBLISHED, FIRST, PORT)])
-        except Exception as error:
+        except Exception as error:  # of a step, which may be a student's: it is told below the picture
             complaint = f"{type(error).__name__}: {error}"
         print(json.dumps(asdict(_followed(kind, nodes, complaint))))
 

@@ -25,15 +25,13 @@ from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.rights import Rights
-from minicontainer.linux.files import put_in_place
-from minicontainer.record import Record
+from minicontainer.linux import files
+from minicontainer.record import Record, tuples
 from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from minicontainer.network.wishes import Attachment, Port
 
 
@@ -83,10 +81,10 @@ class Config(Record):
     def from_json(cls, text: str) -> Config:
         """Read what `to_json` wrote."""
         data = json.loads(text)
-        data["limits"] = Limits(**{name: _tuples(value) for name, value in data["limits"].items()})
-        data["rights"] = Rights(**{name: _tuples(value) for name, value in data.get("rights", {}).items()})
+        data["limits"] = Limits(**{name: tuples(value) for name, value in data["limits"].items()})
+        data["rights"] = Rights(**{name: tuples(value) for name, value in data.get("rights", {}).items()})
         for name in ("volumes", "devices"):
-            data[name] = _tuples(data.get(name, ()))
+            data[name] = tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
         for name in ("dns", "dns_search", "dns_options", "add_hosts"):
@@ -172,7 +170,7 @@ class Store:
                 self.attend(container_id)
                 for name in ("upper", "work", "merged"):
                     os.mkdir(f"{directory}/{name}")
-                _write(f"{directory}/config.json", config.to_json())  # the last: from here on it is a container
+                files.write(f"{directory}/config.json", config.to_json())  # the last: from here on it is a container
             except BaseException:
                 self.forget(config)
                 raise
@@ -211,13 +209,12 @@ class Store:
 
     def config(self, container_id: str) -> Config:
         """What a container is to be. Raises OSError, ValueError (half made, half removed)."""
-        return Config.from_json(_read(f"{self.directory(container_id)}/config.json"))
+        return Config.from_json(files.read(f"{self.directory(container_id)}/config.json"))
 
     def change(self, config: Config) -> None:
         """Write down other wishes for a container that is there, whole or not at all."""
         file = f"{self.directory(config.id)}/config.json"
-        _write(f"{file}.new", config.to_json())
-        os.rename(f"{file}.new", file)
+        files.replace(file, config.to_json())
 
     def is_there(self, config: Config) -> bool:
         """Whether a container is still remembered."""
@@ -226,15 +223,14 @@ class Store:
     def state(self, container_id: str) -> State:
         """How far a container has come, as was last written."""
         try:
-            return State(**json.loads(_read(f"{self.directory(container_id)}/state.json")))
+            return State(**json.loads(files.read(f"{self.directory(container_id)}/state.json")))
         except (OSError, ValueError, TypeError):
             return State("created")
 
     def set_state(self, container_id: str, state: State) -> None:
         """Write it, whole or not at all: a reader sees the old or the new."""
         file = f"{self.directory(container_id)}/state.json"
-        _write(f"{file}.new", json.dumps(state.asdict()))
-        put_in_place(f"{file}.new", file)
+        files.replace(file, json.dumps(state.asdict()))
 
     def attend(self, container_id: str) -> None:
         """Become the one process that watches over a container. The kernel forgets it when the process ends, however.
@@ -381,7 +377,7 @@ class Store:
         made = make()
         with contextlib.suppress(OSError), self._lock():
             os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
-            _write(f"{self.root}/seccomp/new", made)
+            files.write(f"{self.root}/seccomp/new", made)
             os.rename(f"{self.root}/seccomp/new", file)
         return made
 
@@ -457,11 +453,6 @@ def _recorded(attended: int) -> tuple[bool, int | None]:
     return text.startswith("started"), int(code) if code.isdecimal() else None
 
 
-def _tuples(value: Any) -> Any:
-    """What JSON has as lists."""
-    return tuple([_tuples(part) for part in value]) if isinstance(value, list) else value
-
-
 def _remove_tree(directory: str) -> None:
     """rm -r, following no link; what somebody else removes meanwhile is as good.
 
@@ -476,28 +467,3 @@ def _remove_tree(directory: str) -> None:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(entry.path)
         os.rmdir(directory)
-
-
-def _read(file: str) -> str:
-    """All of a small file, without the comforts of open(): four system calls instead of nine.
-
-    Not much room at once: a buffer of a megabyte is a mapping of its own, which costs thrice what the file does.
-    """
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while more := os.read(fd, 1 << 15):
-            text += more
-        return text.decode()
-    finally:
-        os.close(fd)
-
-
-def _write(file: str, content: str | bytes) -> None:
-    data = content.encode() if isinstance(content, str) else content
-    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    finally:
-        os.close(fd)

@@ -75,7 +75,7 @@ def work(root: str) -> None:
                 if not networks.take_down_idle(LINGER):
                     os.close(lock)  # before the other lock: who comes now, starts another of us
                     return
-            time.sleep(LINGER / 4)
+            time.sleep(LINGER / 4)  # it is time alone that is waited for: who needs the network meanwhile, finds it
 
 
 def _let_go() -> None:

@@ -19,9 +19,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 
+from minicontainer.linux import files
 from minicontainer.network.errors import NetworkError
 from minicontainer.network.wishes import USERSPACE, Port, is_name
-from minicontainer.record import Record
+from minicontainer.record import Record, tuples
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Network(Record):
     @classmethod
     def of(cls, data: dict[str, Any]) -> Network:
         """From what network.json says."""
-        return cls(**{name: _tuples(value) for name, value in data.items()})
+        return cls(**{name: tuples(value) for name, value in data.items()})
 
 
 class Endpoint(Record):
@@ -99,7 +100,7 @@ class Endpoint(Record):
     def of(cls, data: dict[str, Any]) -> Endpoint:
         """From what endpoints.json says."""
         ports = tuple(Port(**port) for port in data.pop("ports", ()))
-        return cls(ports=ports, **{name: _tuples(value) for name, value in data.items()})
+        return cls(ports=ports, **{name: tuples(value) for name, value in data.items()})
 
     def asdict(self) -> dict[str, Any]:
         """For endpoints.json."""
@@ -187,7 +188,7 @@ class Records:
     def write(self, network: Network) -> None:
         """Write down a network, whole or not at all."""
         os.makedirs(self.directory(network.name), mode=0o711, exist_ok=True)
-        _replace(f"{self.directory(network.name)}/network.json", json.dumps(network.asdict()))
+        files.replace(f"{self.directory(network.name)}/network.json", json.dumps(network.asdict()))
 
     def forget(self, name: str) -> None:
         """Remove what is written of a network; what it is goes first."""
@@ -212,7 +213,7 @@ class Records:
         return f"{self.root}/{name}"
 
     def _read_network(self, name: str) -> Network:
-        return Network.of(json.loads(_read(f"{self.directory(name)}/network.json")))
+        return Network.of(json.loads(files.read(f"{self.directory(name)}/network.json")))
 
     # Endpoints
 
@@ -254,7 +255,7 @@ class Records:
         given = self.last_given(name) if given is None else given
         text = json.dumps({"endpoints": [endpoint.asdict() for endpoint in endpoints], "given": given})
         self._known.pop(name, None)
-        _replace(f"{self.directory(name)}/endpoints.json", text)
+        files.replace(f"{self.directory(name)}/endpoints.json", text)
         names: dict[str, list[str]] = {}
         containers, servers = dict[str, str](), dict[str, tuple[str, ...]]()
         for endpoint in endpoints:
@@ -265,7 +266,7 @@ class Records:
                 for known in endpoint.names:
                     names.setdefault(known, []).append(address)
         text = json.dumps({"names": names, "containers": containers, "servers": servers})
-        _replace(f"{self.directory(name)}/names", text)
+        files.replace(f"{self.directory(name)}/names", text)
 
     def of_container(self, container: str) -> list[Endpoint]:
         """Every endpoint of a container."""
@@ -275,7 +276,7 @@ class Records:
     def _endpoints(self, name: str) -> tuple[list[Endpoint], dict[str, str]]:
         if name not in self._known:
             try:
-                data = json.loads(_read(f"{self.directory(name)}/endpoints.json"))
+                data = json.loads(files.read(f"{self.directory(name)}/endpoints.json"))
                 found = [Endpoint.of(one) for one in data["endpoints"]], data["given"]
             except FileNotFoundError:
                 found = [], {}
@@ -291,31 +292,3 @@ def _listed(directory: str) -> list[str]:
         return sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
-
-
-def _tuples(value: Any) -> Any:
-    """What JSON has as lists."""
-    return tuple([_tuples(part) for part in value]) if isinstance(value, list) else value
-
-
-def _read(file: str) -> str:
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while more := os.read(fd, 1 << 15):
-            text += more
-        return text.decode()
-    finally:
-        os.close(fd)
-
-
-def _replace(file: str, text: str) -> None:
-    """Write a file, whole or not at all: a reader sees the old or the new."""
-    fd = os.open(f"{file}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        data = text.encode()
-        while data:
-            data = data[os.write(fd, data) :]
-    finally:
-        os.close(fd)
-    os.rename(f"{file}.new", file)
