@@ -421,7 +421,9 @@ class _Init:
         rootfs.cover(spec, steps)
         if not spec.default_filesystems:
             process = confinement.with_home(process)
-        stub = program.arrange(process, console, self.stdio, [line for line in (channel, gate, self.keeper) if line])
+        stub = program.arrange(
+            process, console, self.stdio, [line for line in (channel, gate, self.keeper) if line], steps
+        )
         if gate:
             # It may wait for long, and others may look at it: nothing of the caller's stays open but what was given.
             program.close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INSIDE = (
-    "schedule set_rlimits forbid_new_privileges limit_bounding keep_capabilities become_user set_capabilities "
-    "filter_syscalls"
+    "hide_process schedule set_rlimits forbid_new_privileges limit_bounding keep_capabilities become_user "
+    "set_capabilities filter_syscalls"
 ).split()
 """The steps that are taken where the host's files are out of reach."""
 

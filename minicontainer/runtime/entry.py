@@ -15,7 +15,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from minicontainer.linux import CLONE_PARENT, PR_SET_DUMPABLE, Namespace, clone3, prctl, set_title, signal
+from minicontainer.linux import CLONE_PARENT, Namespace, clone3, set_title, signal
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, program, terminal
 from minicontainer.runtime.birth import Running, compiled_filter, hand_over
@@ -171,7 +171,7 @@ def _join(
             steps.set_affinity(afterwards)
         confinement.tune(process, spec, steps)
         # In there are processes of the same users: none of them shall look into us, who have files of the host's open
-        prctl(PR_SET_DUMPABLE, 0)
+        steps.hide_process()
         if kinds:
             steps.join(pid, kinds)
         child = clone3(CLONE_PARENT)
@@ -191,7 +191,7 @@ def _join(
             channel.send("console")
             channel.send_file(console.master)
             os.close(console.master)
-        stub = program.arrange(process, console, stdio, [channel])
+        stub = program.arrange(process, console, stdio, [channel], steps)
         process = confinement.with_home(process)
         last, listener = confinement.confine(process, steps, filter)
         if listener is not None:

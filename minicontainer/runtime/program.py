@@ -12,12 +12,13 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 
-from minicontainer.linux import CLOSE_RANGE_CLOEXEC, PR_SET_DUMPABLE, close_range, in_user_namespace, prctl, signal
+from minicontainer.linux import CLOSE_RANGE_CLOEXEC, close_range, in_user_namespace, signal
 from minicontainer.linux.stub import arguments, elf, sealed
 from minicontainer.runtime import terminal
 from minicontainer.runtime.channel import Channel, Gate, path_of
 from minicontainer.runtime.errors import ProgramError
 from minicontainer.runtime.spec import Process
+from minicontainer.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ Stdio = tuple[int | None, int | None, int | None]
 
 
 def arrange(
-    process: Process, console: terminal.Console | None, stdio: Stdio, lines: Sequence[Channel | Gate | Keeper]
+    process: Process,
+    console: terminal.Console | None,
+    stdio: Stdio,
+    lines: Sequence[Channel | Gate | Keeper],
+    steps: Steps,
 ) -> int | None:
     """Make the program's files 0, 1, 2 and those to be preserved 3, 4, …; all others close as it starts.
 
@@ -54,7 +59,7 @@ def arrange(
         with contextlib.suppress(OSError):  # a socket, say, or a user namespace to which the file does not belong
             if os.fstat(number).st_uid != process.user.uid and os.fstat(number).st_rdev != _NULL:
                 os.fchown(number, process.user.uid, -1 if os.isatty(number) else process.user.gid)
-    _hide()
+    _hide(steps)
     return _stand_in(process)
 
 
@@ -204,7 +209,7 @@ def _label_waits() -> bool:
     return False
 
 
-def _hide() -> None:
+def _hide(steps: Steps) -> None:
     """Let nobody in the container look into init, as long as it has files of the host's open and is one itself.
 
     /proc/1/exe is the host's Python interpreter: who can open it might write to it (CVE-2019-5736), and who can open
@@ -215,7 +220,7 @@ def _hide() -> None:
     with contextlib.suppress(OSError):  # a container without a /proc
         if in_user_namespace() and not _is_hosts_root():
             return
-    prctl(PR_SET_DUMPABLE, 0)
+    steps.hide_process()
 
 
 def _is_hosts_root() -> bool:

@@ -146,6 +146,7 @@ class Steps(Record):
     keep_capabilities: Callable[..., None] = _ours("capabilities")
     set_capabilities: Callable[..., None] = _ours("capabilities")
     drop_capabilities: Callable[..., None] = _ours("capabilities")
+    hide_process: Callable[..., None] = _ours("capabilities")
     forbid_new_privileges: Callable[..., None] = _ours("capabilities")
     become_user: Callable[..., None] = _ours("identity")
     restrict_paths: Callable[..., int] = _ours("landlock")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from minicontainer.linux import PR_SET_NO_NEW_PRIVS, prctl
+from minicontainer.linux import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, prctl
 from minicontainer.linux.capabilities import (
     LAST_POSSIBLE,
     NAMES,
@@ -103,3 +103,9 @@ def forbid_new_privileges() -> None:
     """From now on, no execve(2) gives this process or a child more than it has: set-user-ID bits and capabilities of
     files count for nothing. Cannot be undone. Documentation/userspace-api/no_new_privs.rst in the kernel's tree."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def hide_process() -> None:
+    """Let no process without CAP_SYS_PTRACE trace the calling one, or open its files in /proc, until it executes a
+    program; PR_SET_DUMPABLE(2const), "ptrace access mode" in ptrace(2)."""
+    prctl(PR_SET_DUMPABLE, 0)
