@@ -185,13 +185,22 @@ class Subject:
 
 def _done(sandbox: Sandbox, line: Line, doing: str) -> tuple[int, object]:
     """Wait until it is done; returns the pid to look at, and what was returned. Raises Wrong, Late."""
-    until = time.monotonic() + deadline()
+    begun = asked = time.monotonic()
+    until = begun + deadline()
     while True:
-        message, pid = line.receive(max(0.0, until - time.monotonic()))
+        try:
+            # Whoever never stops asking always has something for us to receive, or just not yet.
+            message, pid = line.receive(max(0.0, until - time.monotonic()))
+            if "errand" in message and time.monotonic() > until:
+                raise Late
+        except Late:
+            what = "an endless loop, or a wait for something that does not happen"
+            if asked - begun > deadline() / 2:  # and it still asked late in its time
+                what = "it asked for one device rule or counter after the other"
+            raise Late(f"not done within {deadline():g} s: {what}") from None
         if "errand" not in message:
             break
-        if time.monotonic() > until:  # whoever never stops asking always has something for us to receive
-            raise Late(f"not done within {deadline():g} s: it asked for one device rule or counter after the other")
+        asked = time.monotonic()
         number, fds = errands.run(sandbox, message["errand"])
         try:
             line.reply({"errno": number}, fds)
