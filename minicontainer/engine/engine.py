@@ -145,7 +145,7 @@ class Engine:
             options |= _named_network(options.pop("network"))
         config = Config(id="", name=options.pop("name", None) or "", image=image, args=tuple(args), **options)
         _check(config)
-        self._lowers(config)  # an unknown image is an error of create, not of start
+        self._base(config)  # an unknown image is an error of create, not of start
         try:
             return self.store.add(_dated(config))
         except OSError as error:
@@ -617,7 +617,7 @@ class Engine:
             )  # shows the devices of the network namespace it is in
         spec = Spec(
             id=config.id,
-            root=Overlay([self._lowers(config)], f"{directory}/upper", f"{directory}/work", f"{directory}/merged"),
+            root=Overlay(self._lowers(config), f"{directory}/upper", f"{directory}/work", f"{directory}/merged"),
             process=Process(
                 config.args, config.env, config.cwd, config.terminal, _console_size() if config.terminal else None
             ),
@@ -646,8 +646,12 @@ class Engine:
             () if other is None else ((Namespace.NETWORK, f"/proc/{self._running(self.store.find(other)).pid}/ns/net"),)
         )
 
-    def _lowers(self, config: Config) -> str:
-        """The read-only part of the container's root."""
+    def _lowers(self, config: Config) -> list[str]:
+        """The read-only part of the container's root, the topmost layer first. Raises EngineError."""
+        return [*map(self.store.layer, config.layers), self._base(config)]
+
+    def _base(self, config: Config) -> str:
+        """The directory at the bottom."""
         if config.rootfs:
             if not os.path.isdir(config.image):
                 raise EngineError(f"no root file system at {config.image}: the directory is not there")

@@ -12,6 +12,7 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
                    /log         what such a one has written;  /stdin  a named pipe: what it is to read (-i)
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
 STATE/images/NAME/rootfs
+STATE/layers/NAME/diff          a read-only layer of whatever image or snapshot, unpacked, as overlayfs takes it
 STATE/seccomp/…                 filters of system calls, compiled once
 """
 
@@ -44,6 +45,8 @@ class Config(Record):
     """An image's name, or the path of a directory when `rootfs` is set."""
     args: tuple[str, ...]
     rootfs: bool = False
+    layers: tuple[str, ...] = ()
+    """What lies below its writable layer, the topmost first: names of directories in STATE/layers."""
     hostname: str = ""
     domainname: str | None = None
     env: tuple[str, ...] = (f"PATH={DEFAULT_PATH}", "HOME=/root")
@@ -87,7 +90,7 @@ class Config(Record):
             data[name] = tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
-        for name in ("dns", "dns_search", "dns_options", "add_hosts"):
+        for name in ("layers", "dns", "dns_search", "dns_options", "add_hosts"):
             data[name] = tuple(data.get(name, ()))
         if data.get("networks"):
             from minicontainer.network.wishes import attachments_of, ports_of
@@ -133,6 +136,7 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = root
         self.images = f"{root}/images"
+        self.layers = f"{root}/layers"
         self._containers = f"{root}/containers"
         self._names = f"{root}/names"
         self._attended: dict[str, int] = {}
@@ -140,7 +144,7 @@ class Store:
     def prepare(self) -> None:
         """Make the directories. Raises EngineError when this user may not."""
         try:
-            for directory in (self._containers, self._names, self.images):
+            for directory in (self._containers, self._names, self.images, self.layers):
                 os.makedirs(directory, exist_ok=True)
         except OSError as error:
             raise EngineError(
@@ -150,6 +154,10 @@ class Store:
     def directory(self, container_id: str) -> str:
         """Where a container's files are."""
         return f"{self._containers}/{container_id}"
+
+    def layer(self, name: str) -> str:
+        """The tree of a layer."""
+        return f"{self.layers}/{name}/diff"
 
     def add(self, config: Config) -> Config:
         """Remember a new container, give it an id and, unless it has one, a name; the caller watches over it.

@@ -42,7 +42,7 @@ def take_sources(spec: Spec, steps: Steps) -> list[int]:
             options = parse_options(mount.options or ())
             if _is_bind(mount, options):
                 alone = mount.options is not None and not options.flags & MS_REC
-                taken.append(steps.take(mount.source, False) if alone else steps.take(mount.source))
+                taken.append(steps.pick_up(mount.source, False) if alone else steps.pick_up(mount.source))
                 if mount.uid_mappings or options.idmap:
                     maps = _maps(mount, spec)
                     steps.map_ids(taken[-1], *maps, options.idmap_below)

@@ -10,7 +10,7 @@ import os
 
 from minicontainer.linux import CLONE_NEWCGROUP, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, mount, target_in, unshare
 from minicontainer.linux.cgroups import Hierarchy, hierarchies
-from minicontainer.steps.volume import attach, bind, take
+from minicontainer.steps.volume import attach, bind, pick_up
 
 
 def hide_cgroup_path() -> None:
@@ -56,7 +56,7 @@ def _bind_cgroups(trees: list[Hierarchy], root: str, destination: str, readonly:
     if not one:
         attach(root, destination, "tmpfs", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=64k")
     for tree in trees:
-        group = take(f"{tree.mountpoint}{tree.own}")
+        group = pick_up(f"{tree.mountpoint}{tree.own}")
         name = "" if one else ",".join(tree.controllers) if tree.version == 1 else "unified"
         bind(group, root, f"{destination}/{name}", readonly, MS_NOSUID | MS_NODEV | MS_NOEXEC)
         os.close(group)

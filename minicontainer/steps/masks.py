@@ -48,8 +48,8 @@ NULL_DEVICE = os.makedev(1, 3)
 def mask_paths(paths: Sequence[str], null_fd: int | None = None) -> None:
     """Cover these paths: a directory with an empty one, anything else with the null device. What is missing is fine.
 
-    `null_fd` is a mount of the null device (from `volume.take`), for a container that has no /dev/null of its own. All
-    directories are covered with the same tmpfs, which is empty and read-only, however many they are.
+    `null_fd` is a mount of the null device (from `volume.pick_up`), for a container that has no /dev/null of its own.
+    All directories are covered with the same tmpfs, which is empty and read-only, however many they are.
 
     Raises OSError: EPERM (/dev/null is not the null device; a path below /proc is not on a proc), ENOENT.
     """

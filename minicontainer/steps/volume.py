@@ -69,12 +69,12 @@ COVERABLE = (
 """What may be mounted over in /proc, by lxcfs for example: tables for reading, that nobody trusts with anything."""
 
 
-def take(source: str, recursive: bool = True) -> int:
+def pick_up(source: str, recursive: bool = True) -> int:
     """A detached copy of the mount at `source` and of those below, as a file descriptor: a bind mount without a place.
 
-    Taken by whoever may look at `source`; put in place (`bind`) by a process that perhaps may not, such as the root of
-    a user namespace where `source` lies in a directory of mode 700. Raises OSError: ENOENT, EPERM (needs
-    CAP_SYS_ADMIN), EINVAL (in a user namespace not `recursive`: that would show what the mounts below hide).
+    By whoever may look at `source`; put in place (`bind`) by a process that perhaps may not, such as the root of a user
+    namespace where `source` lies in a directory of mode 700. Raises OSError: ENOENT, EPERM (needs CAP_SYS_ADMIN),
+    EINVAL (in a user namespace not `recursive`: that would show what the mounts below hide).
     """
     return open_tree(source, OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0))
 
@@ -182,7 +182,7 @@ def bind(
     below: tuple[int, int] = (0, 0),
     propagation: Sequence[int] = (),
 ) -> None:
-    """Put what `take` took at `destination` below `root`; the place is made when it is missing.
+    """Put what was picked up at `destination` below `root`; the place is made when it is missing.
 
     Private, if nothing else is asked for, and before it can be seen: where the host's mounts are shared (systemd makes
     them so), the copy is still a peer of the original, and what the container mounts there would appear on the host.

@@ -324,7 +324,7 @@ def test_repair_does_not_touch_what_lives(minicontainer: Command, tmp_path: Path
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     (tmp_path / "mine.py").write_text(
-        f"# %%exercise volume.take\ndef take(source):\n    open({str(gate)!r}).read()\n    return open_tree(source, 1)\n"
+        f"# %%exercise volume.pick_up\ndef pick_up(source):\n    open({str(gate)!r}).read()\n    return open_tree(source, 1)\n"
     )
     with minicontainer.running(
         "run", "--name", "runs", "-m", "64m", "busybox", "sh", "-c", "echo up; sleep 600"

@@ -28,7 +28,7 @@ INSIDE = [
     "stack", "mount_proc_and_dev", "bind", "attach", "pivot",
 ]  # fmt: skip
 """The steps that process 1 takes."""
-OUTSIDE = ["take", "create_group", "spawn_init", "write_maps", "enter_group"]
+OUTSIDE = ["pick_up", "create_group", "spawn_init", "write_maps", "enter_group"]
 """The steps that the caller takes."""
 NAMES = {field: name for name, field in Steps.names().items()}
 
@@ -301,7 +301,7 @@ def test_a_root_that_is_not_there(nursery: Nursery) -> None:
 def test_a_volume_that_is_not_there(nursery: Nursery) -> None:
     with pytest.raises(StartError) as raised:
         nursery.run("true", mounts=[Mount("/v", source="/nowhere")])
-    assert raised.value.step == "volume.take" and 'open_tree(-100, "/nowhere"' in str(raised.value)
+    assert raised.value.step == "volume.pick_up" and 'open_tree(-100, "/nowhere"' in str(raised.value)
 
 
 def test_a_mount_that_the_kernel_refuses(nursery: Nursery) -> None:

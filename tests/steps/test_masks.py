@@ -15,7 +15,7 @@ import pytest
 from minicontainer.linux import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_UNBINDABLE, mount, open_tree, umount2
 from minicontainer.steps.masks import mask_paths, protect_paths
 from minicontainer.steps.mount import pivot
-from minicontainer.steps.volume import attach, bind, take
+from minicontainer.steps.volume import attach, bind, pick_up
 from tests.command import needs_root
 from tests.steps.apart import ROOT_AT_100000, Maps, apart, below, mount_at, mounts, swapping, tmpfs
 
@@ -44,7 +44,7 @@ def inside(
             (root / "dev/null").touch()
             mount("/dev/null", root / "dev/null", None, MS_BIND)
             for name in ("proc", "sys"):
-                taken = take(f"/{name}")
+                taken = pick_up(f"/{name}")
                 bind(taken, str(root), name)
                 os.close(taken)
         else:
@@ -179,7 +179,7 @@ def test_a_root_without_a_null_device_is_given_one(tmp_path: Path) -> None:
         return without, is_null("/one/secret"), is_null("/two/secret")
 
     given = list[int]()
-    assert inside(tmp_path, act, lambda: given.append(take("/dev/null"))) == (errno.ENOENT, True, True)
+    assert inside(tmp_path, act, lambda: given.append(pick_up("/dev/null"))) == (errno.ENOENT, True, True)
 
 
 def test_on_kernels_that_copy_no_mount_without_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_on_kernels_that_copy_no_mount_without_a_place(tmp_path: Path, monkeypat
 
     refused, given = list[int](), list[int]()
     monkeypatch.setattr("minicontainer.steps.masks.open_tree", as_before)
-    null, empty, times = inside(tmp_path, act, lambda: given.append(take("/dev/null")))
+    null, empty, times = inside(tmp_path, act, lambda: given.append(pick_up("/dev/null")))
     assert null and len(empty) == 1 and times == 2, "once for each of the two covers"
 
 

@@ -38,12 +38,12 @@ from minicontainer.steps.volume import (
     bind,
     make,
     map_ids,
+    pick_up,
     place,
     protect_root,
     remount,
     settle,
     spread_root,
-    take,
 )
 from tests.command import needs_root
 from tests.steps.apart import ROOT_AT_100000, Mount, apart, below, mount_at, mounts, swapping, tmpfs
@@ -80,7 +80,7 @@ def volume(tmp_path: Path) -> Path:
 def put(source: Path, root: Path, destination: str, *words: str) -> None:
     """Bind with these options, as the runtime does."""
     options = parse_options(["rbind", *words])
-    taken = take(str(source), bool(options.flags & MS_REC))
+    taken = pick_up(str(source), bool(options.flags & MS_REC))
     bind(taken, str(root), destination, False, options.flags, options.cleared, options.below, options.propagation)
     os.close(taken)
 
@@ -202,7 +202,7 @@ def test_recursive_flags_reach_the_mounts_below_and_others_do_not(root: Path, vo
 def test_readonly_means_the_whole_tree(root: Path, volume: Path) -> None:
     def act() -> list[list[str]]:
         tmpfs(volume / "inner")
-        taken = take(str(volume))
+        taken = pick_up(str(volume))
         bind(taken, str(root), "/a", True)
         os.close(taken)
         return [mount_at(root / "a").options, mount_at(root / "a/inner").options]
@@ -213,7 +213,7 @@ def test_readonly_means_the_whole_tree(root: Path, volume: Path) -> None:
 def test_not_recursive_leaves_out_what_is_mounted_below(root: Path, volume: Path) -> None:
     def act() -> list[str]:
         tmpfs(volume / "inner")
-        taken = take(str(volume), recursive=False)
+        taken = pick_up(str(volume), recursive=False)
         bind(taken, str(root), "/a")
         os.close(taken)
         return below(root)
@@ -368,7 +368,7 @@ def test_the_kernels_own_words_in_the_error(root: Path, fstype: str, words: str,
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no/such/volume"):
-        take(str(tmp_path / "no/such/volume"))
+        pick_up(str(tmp_path / "no/such/volume"))
 
 
 def test_magic_numbers_of_file_systems(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def test_no_link_of_an_image_leads_a_mount_out(
 
     def act() -> list[str]:
         with contextlib.suppress(OSError):
-            taken = take(str(volume))
+            taken = pick_up(str(volume))
             bind(taken, str(root), destination)
         with contextlib.suppress(OSError):
             attach(str(root), destination, "tmpfs", "test", MS_RDONLY)
@@ -509,7 +509,7 @@ def test_a_directory_that_turns_into_a_link_meanwhile(tmp_path: Path, root: Path
 
     def once() -> None:
         if act == "bind":
-            taken = take(str(volume))
+            taken = pick_up(str(volume))
             try:
                 bind(taken, str(root), "/place")
             finally:
@@ -595,7 +595,7 @@ def test_nothing_covers_proc(root: Path, volume: Path, how: str, destination: st
             if how == "tmpfs":
                 attach(str(root), destination, "tmpfs", "test")
             else:
-                taken = take("/proc/sys" if how.startswith("bind of") else str(volume))
+                taken = pick_up("/proc/sys" if how.startswith("bind of") else str(volume))
                 bind(taken, str(root), "/link" if how == "link" else destination)
         except OSError as error:
             return str(error), below(root)[len(before) :]
@@ -621,7 +621,7 @@ def test_the_tables_that_lxcfs_brings_may_cover_those_in_proc(root: Path, volume
 
 def test_proc_of_the_host_may_be_bound_to_proc_and_proc_mounted_twice(root: Path) -> None:
     def act() -> list[str]:
-        taken = take("/proc")
+        taken = pick_up("/proc")
         bind(taken, str(root), "/proc")
         attach(str(root), "/proc", "proc", "proc", MS_NOSUID)
         return mount_at(root / "proc").options
@@ -741,7 +741,7 @@ def test_owners_are_seen_through_the_maps(root: Path, volume: Path) -> None:
 
     def act() -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         tmpfs(volume / "inner")
-        taken = take(str(volume))
+        taken = pick_up(str(volume))
         map_ids(taken, [(0, 100000, 100)], [(0, 200000, 100)])
         bind(taken, str(root), "/a")
         (root / "a/new").touch()  # root is nobody there: made by an id that the map does not know
@@ -756,7 +756,7 @@ def test_owners_are_seen_through_the_maps(root: Path, volume: Path) -> None:
 
     def mapped(recursive: bool) -> list[tuple[int, int]]:
         tmpfs(volume / "inner", "uid=3")
-        taken = take(str(volume))
+        taken = pick_up(str(volume))
         map_ids(taken, [(0, 100000, 100)], [(0, 200000, 100)], recursive)
         bind(taken, str(root), "/a")
         return [owner(root / "a/file"), owner(root / "a/inner"), owner(volume / "file")]
@@ -772,7 +772,7 @@ def test_and_in_a_user_namespace_they_are_its_own(common: Path, volume: Path) ->
     os.chown(root, 100000, 100000)
 
     def outside() -> tuple[tuple[int, int], int]:
-        taken = take(str(volume))
+        taken = pick_up(str(volume))
         map_ids(taken, ROOT_AT_100000, ROOT_AT_100000)
 
         def inside() -> tuple[int, int]:
@@ -792,7 +792,7 @@ def test_and_in_a_user_namespace_they_are_its_own(common: Path, volume: Path) ->
 )
 def test_maps_that_are_none(volume: Path, maps: list[tuple[int, int, int]], number: int) -> None:
     def act() -> int:
-        taken = take(str(volume))
+        taken = pick_up(str(volume))
         files = set(os.listdir("/proc/self/fd"))
         with pytest.raises(OSError) as raised:
             map_ids(taken, maps, maps)
