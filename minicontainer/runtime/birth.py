@@ -50,7 +50,7 @@ _BIRTHRIGHT = (Namespace.USER, Namespace.PID)
 
 _INSIDE = (
     "become_root enter_group leave_keys hide_cgroup_path bring_up_loopback private_queues set_names offset_clocks "
-    "make_private take stack attach mount_proc_and_dev bind mount_cgroups pivot show_console reap"
+    "make_private pick_up stack attach mount_proc_and_dev bind mount_cgroups pivot show_console reap"
 ).split()
 """The steps that init may take."""
 
