@@ -33,6 +33,7 @@ from minicontainer.images.documents import (
 )
 from minicontainer.images.errors import ImageError
 from minicontainer.images.references import is_digest, shown
+from minicontainer.linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class ContentStore:
     def _changing_index(self) -> Iterator[list[Descriptor]]:
         """What index.json has, to be changed: written at the end of the block, whole or not at all."""
         self.prepare()
-        with _locked(f"{self.directory}/index.lock", fcntl.LOCK_EX):
+        with files.locked(f"{self.directory}/index.lock", fcntl.LOCK_EX):
             index = self.descriptors()
             before = list(index)
             yield index
@@ -200,7 +201,7 @@ class ContentStore:
     def sharing(self) -> Iterator[None]:
         """Nothing is collected during the block: for whoever adds blobs and layers before something names them."""
         self.prepare()
-        with _locked(f"{self.directory}/lock", fcntl.LOCK_SH):
+        with files.locked(f"{self.directory}/lock", fcntl.LOCK_SH):
             yield
 
     @contextlib.contextmanager
@@ -224,7 +225,7 @@ class ContentStore:
             return
         for name in ("blobs/sha256", "ingest"):
             os.makedirs(f"{self.directory}/{name}", exist_ok=True)
-        with _locked(f"{self.directory}/index.lock", fcntl.LOCK_EX):
+        with files.locked(f"{self.directory}/index.lock", fcntl.LOCK_EX):
             if not os.path.exists(f"{self.directory}/index.json"):
                 write_durably(f"{self.directory}/index.json", encode(Index(())))
             write_durably(f"{self.directory}/oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
@@ -467,13 +468,3 @@ def _unnamed(descriptor: Descriptor) -> Descriptor:
 def _keep_unnamed(index: list[Descriptor], descriptors: list[Descriptor]) -> None:
     there = {one.digest for one in index}
     index += [_unnamed(one) for one in descriptors if one.digest not in there]
-
-
-@contextlib.contextmanager
-def _locked(file: str, how: int) -> Iterator[None]:
-    fd = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, how)
-        yield
-    finally:
-        os.close(fd)

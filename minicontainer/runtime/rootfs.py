@@ -81,7 +81,9 @@ def furnish(spec: Spec, root: str, steps: Steps, sources: Sequence[int]) -> None
         steps.make_nodes(
             root, [(one.type, one.path, one.major, one.minor, one.file_mode, one.uid, one.gid) for one in nodes]
         )
-    if not spec.default_filesystems:  # the specification does not say that it has to be there; others make it as well
+    if (
+        spec.makes_cwd or not spec.default_filesystems
+    ):  # the specification does not say that it has to be there; others make it as well
         with contextlib.suppress(OSError), target_in(root, spec.process.cwd):
             pass
     if spec.process.terminal and not spec.default_filesystems:  # its place, as long as /dev can be written to
