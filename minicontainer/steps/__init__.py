@@ -123,6 +123,7 @@ class Steps(Record):
     set_control: Callable[..., None] = _ours("scarce")
     measure_group: Callable[..., Usage] = _ours("usage")
     stack: Callable[..., None] = _ours("layers")
+    apply_layer: Callable[..., Any] = _ours("layers")
     pick_up: Callable[..., int] = _ours("volume")
     bind: Callable[..., None] = _ours("volume")
     attach: Callable[..., None] = _ours("volume")

@@ -1,13 +1,161 @@
 """Layers: read-only directories laid over one another, with a writable one on top, seen as one tree.
 
-overlayfs, Documentation/filesystems/overlayfs.rst in the kernel's tree.
+A layer travels as a tar of what it adds, with marks for what it takes away: an empty file ``.wh.NAME`` beside the place
+where NAME is no longer seen, ``.wh..wh..opq`` in a directory of which nothing that lies below is seen any more. On disk
+overlayfs wants other marks: a character device 0:0 called NAME; an extended attribute on the directory.
+
+OCI image specification, layer.md and image-layout.md; overlayfs, Documentation/filesystems/overlayfs.rst in the
+kernel's tree. Whoever made the image may mean harm, so nothing here goes by a path: `unpacking.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterable, Sequence
 
-from minicontainer.linux import in_user_namespace, mount
+from minicontainer.linux import in_user_namespace, mount, tar
+from minicontainer.steps.unpacking import LIMITS, Limits, Refused, Unpacked, Unpacking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+WHITEOUT = ".wh."
+"""What the name of a mark begins with; what follows is the name that it hides."""
+OPAQUE = ".wh..wh..opq"
+"""The mark in a directory that hides all that the layers below have in it."""
+WHITEOUT_DEVICE = os.makedev(0, 0)
+
+
+def apply_layer(archive: Iterable[bytes] | BinaryIO, directory: str, limits: Limits = LIMITS) -> Unpacked:
+    """Unpack a layer, an uncompressed tar, into the empty `directory`, in the form that overlayfs takes.
+
+    Kept are owners, modes, times of modification, extended attributes of users, ACLs and file capabilities, links of
+    both kinds, pipes, devices and holes. An entry takes the place of an earlier one with its name; only directories
+    become one. Where devices cannot be made (a user namespace), an empty file stands for each, as umoci does it; what
+    else is lost is in the result.
+
+    Raises Refused, or tar.TarError: no archive, or one that no layer may be; OSError: ENOSPC; EINVAL, an owner who has
+    no id here; EPERM… The directory is then half filled, and for the caller to remove.
+    """
+    with Unpacking(directory, limits) as layer:
+        for entry in tar.read(archive):
+            layer.count(entry)
+            try:
+                _add(layer, entry)
+            except OSError as error:
+                raise OSError(error.errno, f"{entry.name!r}: {error.strerror}") from error
+        layer.finish()
+        return layer.result
+
+
+def _add(layer: Unpacking, entry: tar.Entry) -> None:
+    """Add one entry: a mark of what is hidden, or a file of whatever kind."""
+    parent, name = layer.place(entry.name)
+    if name.startswith(WHITEOUT):
+        _hide(layer, parent, name, entry)
+    elif entry.kind == tar.DIRECTORY:
+        _make_directory(layer, parent, name, entry)
+    elif name:
+        try:
+            _make(layer, parent, name, entry)
+        except FileExistsError:
+            layer.clear(name)
+            _make(layer, parent, name, entry)
+    else:
+        raise Refused(f"{entry.name!r} is the top of the layer, and no directory")
+
+
+def _hide(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """A mark: hide a name of the layers below, or with OPAQUE all of them in this directory."""
+    if entry.kind not in (tar.FILE, tar.LINK):  # the latter in the time of aufs, where all marks were one file
+        raise Refused(f"{entry.name!r} is named like a mark of what is hidden, and is no file")
+    if name == OPAQUE:
+        _make_opaque(f"/proc/self/fd/{parent}")
+        return
+    hidden = name.removeprefix(WHITEOUT)
+    if hidden in ("", ".", "..") or hidden.startswith(WHITEOUT):
+        raise Refused(f"{entry.name!r} hides {hidden!r}, which is no name")
+    try:
+        os.mknod(hidden, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=parent)
+    except FileExistsError:  # what the layer brings itself is seen: a mark is for the layers below
+        if layer.is_directory(hidden):
+            _make_opaque(f"/proc/self/fd/{parent}/{hidden}")
+
+
+def _make_opaque(directory: str) -> None:
+    os.setxattr(directory, f"{_marks()}.opaque", b"y")
+
+
+def _marks() -> str:
+    """What the names of overlayfs's own attributes begin with. In a user namespace it cannot trust trusted.* ones."""
+    return "user.overlay" if in_user_namespace() or os.geteuid() != 0 else "trusted.overlay"
+
+
+def _make_directory(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """A directory, unless it is there already; it gets its attributes when everything is in it."""
+    if name and not layer.is_directory(name):
+        hides = layer.is_there(name) and _is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False))
+        if layer.is_there(name):
+            layer.clear(name)
+        os.mkdir(name, 0o700, dir_fd=parent)
+        if hides:  # it takes the place of what is hidden, and what was in that shall not shine through
+            _make_opaque(f"/proc/self/fd/{parent}/{name}")
+    layer.dress_later(name, entry)
+
+
+def _make(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """Anything but a directory, with its attributes. Raises FileExistsError."""
+    if entry.kind == tar.FILE:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        try:
+            entry.write_to(fd)
+            layer.dress(fd, entry)
+        finally:
+            os.close(fd)
+        return
+    if entry.kind == tar.LINK:
+        _link(layer, parent, name, entry)
+        return
+    if entry.kind == tar.SYMLINK:
+        os.symlink(entry.link, name, dir_fd=parent)
+    elif entry.kind == tar.FIFO:
+        os.mkfifo(name, 0o600, dir_fd=parent)
+    else:
+        _make_device(layer, parent, name, entry)
+    layer.dress(f"/proc/self/fd/{parent}/{name}", entry)
+
+
+def _link(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """Another name for a file of this layer: a layer below is not there for a link to reach into."""
+    *_, last = parts = layer.parts(entry.link) or [""]
+    try:
+        there = layer.open_parent(parts)
+        try:
+            if _is_whiteout(os.stat(last, dir_fd=there, follow_symlinks=False)):
+                raise FileNotFoundError
+            os.link(last, name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(there)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        raise Refused(f"{entry.name!r} is a link to {entry.link!r}, which is no file of this layer") from None
+
+
+def _make_device(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """A device node, or an empty file in its place where we may not make one."""
+    device = os.makedev(entry.major, entry.minor)
+    if entry.kind == tar.CHARACTER and device == WHITEOUT_DEVICE:
+        raise Refused(f"{entry.name!r} is a character device 0:0: the mark of overlayfs, which no layer brings itself")
+    try:
+        os.mknod(name, 0o600 | (stat.S_IFCHR if entry.kind == tar.CHARACTER else stat.S_IFBLK), device, dir_fd=parent)
+    except PermissionError:
+        os.mknod(name, 0o600 | stat.S_IFREG, dir_fd=parent)
+        layer.lose(entry, "a device (an empty file is in its place)")
+
+
+def _is_whiteout(about: os.stat_result) -> bool:
+    return stat.S_ISCHR(about.st_mode) and about.st_rdev == WHITEOUT_DEVICE
 
 
 def stack(lowers: Sequence[str], upper: str, work: str, target: str) -> None:
