@@ -232,8 +232,14 @@ def _check(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def _system(parser: Parser) -> None:
-    parser.add_argument("what", choices=("repair",), help="put right what was killed half-way")
+def _of_images(name: str) -> Callable[[Parser], None]:
+    """Options that are set up where their command is."""
+
+    def options(parser: Parser) -> None:
+        found = __import__("minicontainer.cli.images", fromlist=[name])
+        getattr(found, name)(parser)
+
+    return options
 
 
 def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace], int]:
@@ -270,6 +276,13 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "network": ("networks: make, list, remove them; connect containers", _network, _later("network", "networks")),
     "port": ("the published ports of a container", _one, _later("port", "networks")),
     "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
-    "system": ("look after the engine itself", _system, commands.repair),
+    "images": ("list images", _of_images("list_options"), _later("list_images", "images")),
+    "history": ("how an image came to be", _of_images("history_options"), _later("history", "images")),
+    "tag": ("give an image one more name", _of_images("tag_options"), _later("tag", "images")),
+    "rmi": ("remove images", _of_images("remove_options"), _later("remove", "images")),
+    "save": ("write images to an archive", _of_images("save_options"), _later("save", "images")),
+    "load": ("read images from an archive", _of_images("load_options"), _later("load", "images")),
+    "image": ("all about images: image WHAT --help", _of_images("image_options"), _later("image", "images")),
+    "system": ("look after the engine itself", _of_images("system_options"), _later("system", "images")),
 }
 """Command → what it does, what sets up its options, what carries it out."""

@@ -224,13 +224,6 @@ def check(arguments: argparse.Namespace) -> int:
     return 0 if all(finding.works for finding in findings if finding.required) else 1
 
 
-def repair(arguments: argparse.Namespace) -> int:
-    """``minicontainer system repair``: a line for each thing that was put right."""
-    for line in _engine(arguments).repair():
-        print(line)
-    return 0
-
-
 def _engine(arguments: argparse.Namespace) -> Engine:
     engine = Engine(arguments.root, arguments.steps, explain=arguments.explain or None)
     engine.warn = _warn

@@ -135,10 +135,10 @@ def test_a_full_disk(minicontainer: Command, tmp_path: Path) -> None:
     "$@" ps -aq | wc -l; ls "$DIR/containers" | wc -l; "$@" system repair
     """
     (tmp_path / "full").mkdir()
-    (tmp_path / "full.images").symlink_to(minicontainer.root / "images")
     command = Command(tmp_path / "full")
     script = script.replace(
-        "&& shift", f'&& ln -s {shlex.quote(str(minicontainer.root / "images"))} "$1"/images && shift'
+        "&& shift",
+        f'&& ln -s {shlex.quote(str(minicontainer.root))}/images {shlex.quote(str(minicontainer.root))}/layers "$1" && shift',
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path / "full", *command.line()],
