@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def _create(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     _check_terminal(options, detached=True)
     containers.create(words[0], _bundle(options), (0, 1, 2), **_common(options))
+    _debug_stages(said, "init: closing the pipe to signal completion: what is left is to exec the program, at start")
     _debug(f"create: {words[0]} of {_bundle(options)} waits to be started", said)
     return 0
 
@@ -103,6 +104,7 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         interrupts = signalfd(signals)
     running = containers.run(name, _bundle(options), (0, 1, 2), interrupts, **_common(options))
+    _debug_stages(said, "init: closing the pipe to signal completion: the program was executed")
     _debug(f"run: process 1 of {name} is {running.pid}; its program has begun", said)
     if detached:
         return 0
@@ -171,6 +173,7 @@ def _exec_in(containers: Containers, options: Options, words: Sequence[str], sai
         ignore_paused="ignore-paused" in options,
     )
     running = entry.enter(containers, words[0], wishes, (0, 1, 2), console_socket=_last(options, "console-socket"))
+    _debug_stages(said, "setns_init: about to exec: it has joined the namespaces, and is confined as process 1 is")
     _debug(f"exec: process {running.pid} has joined {words[0]}; its program has begun", said)
     if pid_file := _last(options, "pid-file"):
         with open(pid_file, "w", encoding="utf-8") as file:
@@ -437,13 +440,21 @@ def _debug(text: str, said: Options) -> None:
         _log(text, said, "debug")
 
 
+def _debug_stages(said: Options, last: str) -> None:
+    """How a program came to be, once it has. Each stage begins with the words that runc's log has for it: by them, who
+    knows that log, and what reads it, finds his way in ours."""
+    _debug("nsexec container setup: a process was born, clone3(2), for the namespaces of the container", said)
+    _debug("child process in init(): it has made what the configuration asks for, and given up what it must not keep", said)
+    _debug(last, said)
+
+
 def _log(line: str, said: Options, level: str) -> None:
     """One entry, as the logging library of runc writes it, and containerd and podman read it: JSON or key=value."""
     import time
 
     entry = {"level": level, "msg": line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     if _last(said, "log-format") == "json":
-        text = json.dumps(entry)
+        text = json.dumps(entry, separators=(",", ":"))
     else:
         text = f'time="{entry["time"]}" level={level} msg={json.dumps(line, ensure_ascii=False)}'
     if log := _log_file(said):

@@ -505,16 +505,31 @@ def test_the_log_is_key_and_value_else(runtime: Runtime, tmp_path: Path) -> None
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_debug_says_what_is_done_in_the_log_or_on_standard_error(runtime: Runtime, tmp_path: Path, style: str) -> None:
     runtime.write("sh", "-c", "echo out; exit 3")
-    mark = '"level": "debug"' if style == "json" else "level=debug"
+    mark = '"level":"debug"' if style == "json" else "level=debug"
     quiet = runtime("--log-format", style, "run", "--bundle", runtime.bundle, "c")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (3, "out\n", "")
     done = runtime("--debug", "--log-format", style, "run", "--bundle", runtime.bundle, "c")
-    assert (done.returncode, done.stdout) == (3, "out\n") and done.stderr.count(mark) == 3, done.stderr
+    assert (done.returncode, done.stdout) == (3, "out\n") and done.stderr.count(mark) == 6, done.stderr
     log = tmp_path / "log"
     logged = runtime("--debug", "--log", log, "--log-format", style, "run", "--bundle", runtime.bundle, "c")
     assert (logged.returncode, logged.stdout, logged.stderr) == (3, "out\n", "")
-    first, second, last = log.read_text().splitlines()
-    assert mark in first and ": run c, state in " in first and "process 1 of c is " in second and "exit code 3" in last
+    said = ": run c, state in", "nsexec container setup", "child process in init()"
+    said += "init: closing the pipe to signal completion", "process 1 of c is ", "exit code 3"
+    for line, words in zip(log.read_text().splitlines(), said, strict=True):
+        assert mark in line and words in line
+
+
+def test_debug_names_the_stages_of_exec_as_runc_does(runtime: Runtime) -> None:
+    runtime.write("sleep", "60")
+    runtime.create()
+    runtime.ok("start", "c")
+    done = runtime("--debug", "exec", "c", "true")
+    said = "exec c true", "nsexec container setup", "child process in init()", "setns_init: about to exec", "has joined c"
+    assert done.returncode == 0
+    for line, words in zip(done.stderr.splitlines(), (*said, "exit code 0"), strict=True):
+        assert "level=debug" in line and words in line
+    failed = runtime("--debug", "exec", "c", "nowhere")
+    assert "nsexec" not in failed.stderr and "about to exec" not in failed.stderr
 
 
 def test_help_on_no_command(runtime: Runtime) -> None:
