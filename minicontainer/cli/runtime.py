@@ -106,10 +106,17 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
     running = containers.run(name, _bundle(options), (0, 1, 2), interrupts, **_common(options))
     _debug_stages(said, "init: closing the pipe to signal completion: the program was executed")
     _debug(f"run: process 1 of {name} is {running.pid}; its program has begun", said)
+    manager = os.environ.get("NOTIFY_SOCKET")
     if detached:
+        if manager:
+            containers.pass_on_readiness(name, manager)
         return 0
     from minicontainer.runtime.attach import accompany
 
+    if manager:
+        import threading  # it may never be ready, and we have its signals and its terminal to see to
+
+        threading.Thread(target=containers.pass_on_readiness, args=(name, manager), daemon=True).start()
     try:
         accompany(running, interrupts)
         return running.wait()
@@ -120,6 +127,8 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
 
 def _start(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     containers.start(words[0])
+    if manager := os.environ.get("NOTIFY_SOCKET"):
+        containers.pass_on_readiness(words[0], manager)
     return 0
 
 
@@ -362,6 +371,7 @@ def _common(options: Options) -> dict[str, Any]:
         "config": _last(options, "config"),
         "console_socket": _last(options, "console-socket"),
         "pid_file": _last(options, "pid-file"),
+        "notify": bool(os.environ.get("NOTIFY_SOCKET")),
         "changes": changes,
     }
 
@@ -444,7 +454,7 @@ def _debug_stages(said: Options, last: str) -> None:
     """How a program came to be, once it has. Each stage begins with the words that runc's log has for it: by them, who
     knows that log, and what reads it, finds his way in ours."""
     _debug("nsexec container setup: a process was born, clone3(2), for the namespaces of the container", said)
-    _debug("child process in init(): it has made what the configuration asks for, and given up what it must not keep", said)
+    _debug("child process in init(): it has made what the configuration asks for, and confined itself", said)
     _debug(last, said)
 
 

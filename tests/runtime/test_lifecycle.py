@@ -524,7 +524,13 @@ def test_debug_names_the_stages_of_exec_as_runc_does(runtime: Runtime) -> None:
     runtime.create()
     runtime.ok("start", "c")
     done = runtime("--debug", "exec", "c", "true")
-    said = "exec c true", "nsexec container setup", "child process in init()", "setns_init: about to exec", "has joined c"
+    said = (
+        "exec c true",
+        "nsexec container setup",
+        "child process in init()",
+        "setns_init: about to exec",
+        "has joined c",
+    )
     assert done.returncode == 0
     for line, words in zip(done.stderr.splitlines(), (*said, "exit code 0"), strict=True):
         assert "level=debug" in line and words in line
