@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from minicontainer.linux import signal
-from minicontainer.runtime.containers import Containers
+from minicontainer.runtime.containers import Containers, default_root
 from minicontainer.runtime.errors import BundleError, Interrupted, Refusal, StartError
 
 TYPE_CHECKING = False
@@ -419,11 +419,7 @@ def _bundle(options: Options) -> str:
 
 
 def _root(said: Options) -> str:
-    if "root" in said:
-        return said["root"][-1]
-    if os.geteuid() == 0:
-        return f"/run/{NAME}"
-    return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/tmp/{NAME}-{os.geteuid()}'}/{NAME}"
+    return said["root"][-1] if "root" in said else default_root()
 
 
 def _user(uid: int) -> str:

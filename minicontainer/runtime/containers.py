@@ -215,6 +215,23 @@ class Containers:
                     found.append(self.state(container_id))
         return found
 
+    def repair(self) -> list[str]:
+        """Remove what was being created by somebody who was killed; returns a line for each such container.
+
+        Whole ones stay, stopped or not: whoever created them deletes them.
+        """
+        done = []
+        with contextlib.suppress(FileNotFoundError):
+            for container_id in sorted(os.listdir(self.root)):
+                if self._is_being_made(container_id):
+                    continue
+                with contextlib.suppress(Refusal):
+                    if self.known(container_id).ready:
+                        continue
+                self.delete(container_id, force=True)
+                done.append(f"container {container_id} of {self.root}, half created")
+        return done
+
     def pids(self, container_id: str) -> list[int]:
         """Every process of the container, as the caller's PID namespace has them."""
         known, found = self.known(container_id), set[int]()
@@ -445,6 +462,18 @@ class Containers:
             remove_group(find_group(container_id))
             _remove(directory)
 
+    def _is_being_made(self, container_id: str) -> bool:
+        """Whether somebody is at work on it, and not just what a dead one had begun: its process 1, a copy of it, has
+        the lock as well, and lets go of it as soon as it has noticed."""
+        import time
+
+        end = time.monotonic() + 2
+        while _is_locked(self._directory(container_id)):
+            if time.monotonic() > end:
+                return True
+            time.sleep(0.01)  # there is no event for it: flock(2) can wait, but not for so long and no longer
+        return False
+
     def _group_of(self, container_id: str, *statuses: str) -> Group:
         known = self.known(container_id)
         status = self.status(known)
@@ -481,6 +510,14 @@ class Containers:
         """Whole or not at all: a reader sees the old or the new."""
         file = f"{self._directory(known.id)}/state.json"
         _write(file, json.dumps(known.asdict()))
+
+
+def default_root() -> str:
+    """Where an OCI runtime keeps its containers unless --root says otherwise: gone with the machine's next start."""
+    if os.geteuid() == 0:
+        return "/run/minicontainer-runtime"
+    directory = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/minicontainer-runtime-{os.geteuid()}"
+    return f"{directory}/minicontainer-runtime"
 
 
 def _group_name(spec: Spec) -> str:

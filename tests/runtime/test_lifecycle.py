@@ -5,6 +5,8 @@ https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -440,9 +442,12 @@ def test_a_terminal_that_nobody_would_have_is_refused(runtime: Runtime) -> None:
 
 
 @needs_strace
-def test_a_kill_of_the_runtime_at_any_moment_is_cleaned_up_by_delete(runtime: Runtime) -> None:
+@pytest.mark.parametrize("by", ["delete", "repair"])
+def test_a_kill_of_the_runtime_at_any_moment_is_cleaned_up(runtime: Runtime, by: str, tmp_path: Path) -> None:
     """The moments are system calls of `create`, counted by strace(1), which kills it there."""
     runtime.write("sleep", "600")
+    halves = 0
+    repair = [RUNTIME.with_name("minicontainer"), "--root", tmp_path / "engine", "system", "repair"]
     calls = {"mkdir": (1, 6), "rename": (1, 3), "mkfifo": (1,), "clone3": (1,), "openat": (150, 200, 230)}
     for call, numbers in calls.items():
         name = {"mkfifo": "mknodat,mknod"}.get(call, call)
@@ -452,9 +457,40 @@ def test_a_kill_of_the_runtime_at_any_moment_is_cleaned_up_by_delete(runtime: Ru
                  RUNTIME, "--root", runtime.root, "create", "--bundle", runtime.bundle, "c"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=DEADLINE,
             )  # fmt: skip
-            runtime.ok("delete", "--force", "c")
+            if by == "repair":
+                half = runtime.root.exists() and os.listdir(runtime.root) and not is_whole(runtime)
+                done = subprocess.run([*repair, "--runtime-root", runtime.root], capture_output=True, text=True)
+                assert (done.returncode, done.stderr) == (0, ""), (call, number)
+                assert done.stdout == (f"container c of {runtime.root}, half created\n" if half else "")
+                halves += bool(half)
+            if by == "delete" or (runtime.root.exists() and os.listdir(runtime.root)):
+                runtime.ok("delete", "--force", "c")  # what is whole is its maker's to remove
             assert not runtime.root.exists() or not os.listdir(runtime.root)
             assert not groups_named("c"), (call, number)
+    assert by == "delete" or halves > 3
+
+
+def is_whole(runtime: Runtime) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return bool(json.loads((runtime.root / "c/state.json").read_text())["ready"])
+    return False
+
+
+def test_repair_leaves_whole_containers_and_those_that_are_just_being_made(runtime: Runtime, tmp_path: Path) -> None:
+    from minicontainer.runtime.containers import Containers
+
+    runtime.write("true")
+    runtime.create()
+    (runtime.root / "made").mkdir()
+    held = os.open(runtime.root / "made", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert Containers(str(runtime.root)).repair() == [] and runtime.state()["status"] == "created"
+    os.close(held)
+    assert Containers(str(runtime.root)).repair() == [f"container made of {runtime.root}, half created"]
+    runtime.ok("start", "c")
+    runtime.until("stopped")
+    assert Containers(str(runtime.root)).repair() == [] and runtime.state()["status"] == "stopped"
+    assert Containers(str(tmp_path / "nowhere")).repair() == []
 
 
 @pytest.mark.parametrize(
