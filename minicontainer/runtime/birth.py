@@ -162,6 +162,8 @@ def _look_ahead(spec: Spec, steps: Steps) -> None:
         getattr(steps, name)
     for name in (*rootfs.covers(spec), *confinement.INSIDE):
         getattr(steps, name)
+    if spec.landlock:
+        _ = steps.restrict_paths
     if any(spec.hooks.asdict().values()):
         import subprocess  # noqa: F401
 
@@ -429,7 +431,7 @@ class _Init:
             program.close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
         self._await_connection()
         channel.send("starting")
-        last, listener = confinement.confine(process, steps, self.filter)
+        last, listener = confinement.confine(process, steps, self.filter, spec.landlock)
         if listener is not None:
             channel.send("listener")
             channel.send_file(listener)

@@ -344,6 +344,28 @@ def test_versions(bundle: Path) -> None:
         assert "config.json: ociVersion: " in refusal(bundle, changed(MINIMAL, "ociVersion", version))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "is no object"),
+        ("{}", "names no path"),
+        ('{"tmp": "read"}', '"tmp" is no absolute path'),
+        ('{"/tmp": 7}', "is no string"),
+        ('{"/tmp": "read sing"}', '"sing" is none of read, execute'),
+    ],
+)
+def test_rules_for_landlock_that_are_none(bundle: Path, text: str, said: str) -> None:
+    refused = refusal(bundle, changed(MINIMAL, "annotations", {"org.minicontainer.landlock": text}))
+    assert refused.startswith('config.json: annotations["org.minicontainer.landlock"]') and said in refused
+
+
+def test_rules_for_landlock(bundle: Path) -> None:
+    text = '{"/usr": "read execute", "/tmp": "read write"}'
+    spec = read(bundle, changed(MINIMAL, "annotations", {"org.minicontainer.landlock": text}))
+    assert spec.landlock == (("/usr", "read execute"), ("/tmp", "read write"))
+
+
 def test_ten_megabytes_of_annotations(bundle: Path) -> None:
     annotations = {f"org.example.{number}": "x" * 1000 for number in range(10_000)} | {"": "", "nul": "\0", "a\nb": "é"}
     assert read(bundle, changed(MINIMAL, "annotations", annotations)).annotations == annotations
