@@ -23,7 +23,7 @@ import os
 import select
 from collections.abc import Callable, Mapping
 
-from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title, signal
+from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, close_all_but, prctl, set_title, signal
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, limits, program, rootfs, terminal
 from minicontainer.runtime.channel import Channel, Gate
@@ -428,7 +428,7 @@ class _Init:
         )
         if gate:
             # It may wait for long, and others may look at it: nothing of the caller's stays open but what was given.
-            program.close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
+            close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
         self._await_connection()
         channel.send("starting")
         last, listener = confinement.confine(process, steps, self.filter, spec.landlock)
