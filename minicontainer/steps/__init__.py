@@ -124,6 +124,8 @@ class Steps(Record):
     measure_group: Callable[..., Usage] = _ours("usage")
     stack: Callable[..., None] = _ours("layers")
     apply_layer: Callable[..., Any] = _ours("layers")
+    pack_layer: Callable[..., None] = _ours("layers")
+    resolve: Callable[..., list[dict[str, Any]]] = _ours("layout")
     pick_up: Callable[..., int] = _ours("volume")
     bind: Callable[..., None] = _ours("volume")
     attach: Callable[..., None] = _ours("volume")
