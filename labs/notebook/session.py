@@ -21,8 +21,6 @@ from typing import NoReturn
 from labs import catalogue
 from minicontainer.engine import Engine
 from minicontainer.engine.engine import default_root
-from minicontainer.images.busybox import busybox_image
-from minicontainer.steps import Steps
 
 
 class NotHere(Exception):
@@ -121,9 +119,8 @@ def new_directory(name: str) -> str:
 
 def busybox_root() -> str:
     """The path of the root file system that containers of the busybox image begin with. Only to be looked at."""
-    images = lab_root() / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    return str(busybox_image(str(images), Steps().build_root))
+    [root] = engine().image_layers("busybox")
+    return root
 
 
 @contextlib.contextmanager

@@ -95,7 +95,12 @@ def _container(parser: Parser) -> None:
     add("--domainname", help="its NIS domain name")
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
-    add("-w", "--workdir", default="/", metavar="DIR", help="start in this directory of the container")
+    add("-w", "--workdir", default="", metavar="DIR", help="start in this directory of the container")
+    add("--entrypoint", metavar="PROGRAM", help="run this, with COMMAND … as its arguments (what the image says)")
+    add("-l", "--label", action="append", default=[], metavar="NAME=VALUE", help="note something with the container")
+    add("--platform", default="", metavar="OS/ARCH", help="of an image for several machines, the one for this (ours)")
+    pull = "ask the registry for the image always, if it is missing here, or never (missing)"
+    add("--pull", choices=("always", "missing", "never"), default="missing", help=pull)
     add("-v", "--volume", action="append", default=[], metavar="SOURCE:DIR[:ro]", help="show a directory of the host")
     add("--rootfs", action="store_true", help="IMAGE is a directory with a root file system; it is not written to")
     _network_options(parser)
@@ -105,7 +110,7 @@ def _container(parser: Parser) -> None:
     limits.add_options(parser, creating=True)
     rights.add_options(parser)
     add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
-    add("image", metavar="IMAGE", help="busybox, or with --rootfs a directory")
+    add("image", metavar="IMAGE", help="an image, such as busybox, or with --rootfs a directory")
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
 
 

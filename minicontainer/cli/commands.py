@@ -11,13 +11,12 @@ from collections.abc import Callable
 
 from minicontainer.cli import HANDLED
 from minicontainer.cli.limits import devices_of, limits_of, size
-from minicontainer.cli.rights import rights_of
+from minicontainer.cli.rights import rights_of, user_name
 from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
 from minicontainer.linux import signal, signalfd
 from minicontainer.runtime.limits import Limits
-from minicontainer.runtime.spec import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,7 +257,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     networks = arguments.network or [_default_network()]
     if "host" in networks:
         shared.append("net")
-    environment = [f"PATH={DEFAULT_PATH}", "HOME=/root", *(["TERM=xterm"] if arguments.tty else [])]
+    environment = ["TERM=xterm"] if arguments.tty else []
     return {
         "name": arguments.name,
         "hostname": arguments.hostname,
@@ -268,6 +267,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "env": (*environment, *_environment(arguments)),
         "cwd": arguments.workdir,
         "rootfs": arguments.rootfs,
+        "entrypoint": arguments.entrypoint,
+        "platform": arguments.platform,
+        "pull": arguments.pull,
+        "user": user_name(arguments.user),
+        "labels": tuple((name, value) for name, _, value in (text.partition("=") for text in arguments.label)),
         "shared": tuple(shared),
         "volumes": tuple(map(_volume, arguments.volume)),
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),

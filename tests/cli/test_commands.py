@@ -32,7 +32,8 @@ def test_the_image_is_made_at_first_use_without_a_network(tmp_path: Path) -> Non
         ["unshare", "--net", *command.line("run", "--rm", "busybox", "hostname")], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "state/images/busybox/rootfs/bin/busybox").is_file()
+    [layer] = (tmp_path / "state/layers").iterdir()
+    assert (layer / "diff/bin/busybox").is_file()
 
 
 def test_a_students_steps(minicontainer: Command, tmp_path: Path) -> None:
