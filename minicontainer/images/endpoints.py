@@ -67,8 +67,8 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {path}: {error}") from None
     for registry, own in settings.items():
-        if not isinstance(own, dict):
-            raise ImageError(f'{path}: write settings below the name of a registry, as in: ["docker.io"]')
+        if not isinstance(own, dict) or any(isinstance(value, dict) for value in own.values()):  # [docker.io] is two names
+            raise ImageError(f'{path}: write settings below the name of a registry, with the quotes: ["docker.io"]')
         for key, value in own.items():
             if key not in SETTINGS or not isinstance(value, SETTINGS[key]):
                 raise ImageError(f"{path}: {registry}: {key}: there are mirrors (a list), insecure (true), ca (a file)")

@@ -459,7 +459,7 @@ class Registry:
 
     def _pages(self, first: str, key: str, scopes: Sequence[str]) -> Iterator[str]:
         """All names of a list that comes in pages. RFC 8288: Link: </v2/…?last=…>; rel="next"."""
-        what, seen = first, set[str]()
+        what, seen = urljoin(self.endpoint.base, first), set[str]()
         while what and what not in seen and len(seen) < PAGES:
             seen.add(what)
             response = self._request("GET", what, scopes)
@@ -472,7 +472,7 @@ class Registry:
                 raise RegistryError(f"{self.name} answers with no list of {key}") from None
             yield from (str(name) for name in names if str(name).isprintable())
             target, _, attributes = link.partition(">")
-            what = urljoin(urljoin(self.endpoint.base, what), target.strip(" <")) if "next" in attributes else ""
+            what = urljoin(what, target.strip(" <")) if "next" in attributes else ""
             if what and _origin(what) != _origin(self.endpoint.base):
                 raise RegistryError(f"{self.name} has the next page of {key} somewhere else: {_origin(what)}")
 
@@ -488,10 +488,10 @@ class Registry:
             raise Transient(f"cannot reach {where}: its proxy does not let us through: {_reason(error)}") from None
         except wrong.NameResolutionError:
             raise RegistryError(f"cannot reach {where}: no host of that name is known here") from None
-        except wrong.ConnectTimeoutError:
-            raise Transient(f"cannot reach {where}: no answer for {self.patience.connect:g} s") from None
         except wrong.NewConnectionError as error:
             raise Transient(f"cannot reach {where}: {_reason(error)}") from None
+        except wrong.ConnectTimeoutError:
+            raise Transient(f"cannot reach {where}: no answer for {self.patience.connect:g} s") from None
         except wrong.SSLError as error:
             why = _reason(error)
             hint = (

@@ -235,18 +235,17 @@ class _Fetch:
     def _from(self, source: Registry, blob: Descriptor, url: str) -> None:
         """What was there of it from another day may be the part that is wrong: then all of it, once."""
         for attempt in range(2):
-            resumed = 0
+            resumed, arrived = 0, False
             try:
                 with self._store.ingest(blob) as writer:
                     resumed = writer.offset
                     self._told.advance(blob, resumed)
                     source.download(self._repository, blob.digest, blob.size, writer,
                                     lambda count: self._told.advance(blob, count), url)  # fmt: skip
+                    arrived = True
                 return
-            except RegistryError:
-                raise
             except ImageError:
-                if attempt or not resumed:
+                if attempt or not (arrived and resumed):
                     raise
                 self._told.advance(blob, -blob.size)
 
