@@ -216,24 +216,28 @@ class Registry:
     ) -> bool:
         """A blob, from an open file. False: the registry had it in `mount_from` already, and took it from there."""
         scopes = [self._scope(repository, "pull,push"), *([self._scope(mount_from)] if mount_from else [])]
-        place, sent, moved = "", 0, True
+        place, sent, moved, said = "", 0, True, 0
+
+        def say(count: int) -> None:
+            nonlocal said
+            said += count
+            told(count)
 
         def the_rest() -> None:
             nonlocal place, sent, moved
             if place:  # an attempt has failed, and it may have been just the answer that was lost
                 if self.has_blob(repository, digest):
                     return
-                told(-sent)
                 place, sent = self._reached(place, scopes)
-                told(sent)
+                say(sent - said)
             if not place:
                 sent, place = 0, self._begin(repository, digest, scopes, mount_from)
                 moved = bool(place)
             while size > CHUNK and sent < size and moved:
-                part = _Part(file, sent, min(CHUNK, size - sent), told)
+                part = _Part(file, sent, min(CHUNK, size - sent), say)
                 place, sent = self._append(place, scopes, part)
             if moved:
-                self._finish(place, scopes, _Part(file, sent, size - sent, told), digest)
+                self._finish(place, scopes, _Part(file, sent, size - sent, say), digest)
 
         self._persist(the_rest, lambda: sent // CHUNK)
         return moved

@@ -311,11 +311,13 @@ def test_redirects_without_an_end(odd: OddRegistry, store: ContentStore, clients
 def test_two_pulls_at_once_fetch_each_blob_once(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
     image = make_image({"a": incompressible(200_000)}, {"b": incompressible(100_000)})
     odd.add("box", image, "1")
-    both = [threading.Thread(target=pulled, args=(odd, store, clients)) for _ in range(2)]
+    found = list[str]()
+    both = [threading.Thread(target=lambda: found.append(pulled(odd, store, clients).digest)) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
         one.join(DEADLINE)
+    assert found == [image.digest] * 2
     assert not store.missing(store.tags()[f"{odd.name}/box:1"])
     for digest in image.blobs:
         assert len(odd.asked("GET", digest)) == 1, digest
