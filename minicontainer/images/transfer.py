@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.images.content import ContentStore
 from minicontainer.images.documents import (
+    CONFIGS,
     INDEXES,
+    MANIFESTS,
     Descriptor,
     ImageConfig,
     Index,
@@ -31,6 +33,8 @@ from minicontainer.images.registry import Registry, RegistryError, Stopped
 
 PARALLEL = 4
 """Layers that are on their way at once; a registry may not like more."""
+HURRY = 1.0
+"""Seconds; so long an interrupted pull waits for each of its threads to let go."""
 DEPTH = 3
 """Indexes of indexes of indexes."""
 FOREIGN = ("foreign", "nondistributable")
@@ -259,6 +263,11 @@ def _urls(raw: bytes) -> dict[str, list[str]]:
     }
 
 
+def is_layer(blob: Descriptor) -> bool:
+    """Whether it is a part of the root file system, and not a document."""
+    return blob.media_type not in (*CONFIGS, *MANIFESTS, *INDEXES)
+
+
 def _is_foreign(blob: Descriptor) -> bool:
     return any(word in blob.media_type for word in FOREIGN)
 
@@ -347,10 +356,12 @@ def _together(jobs: Sequence[Callable[[], None]], parallel: int, registries: Seq
     try:
         for thread in threads:
             thread.join()
-    except BaseException:
+    except BaseException:  # ^C
         waiting.clear()
         for registry in registries:
             registry.stop()
+        for thread in threads:
+            thread.join(HURRY)
         raise
     if errors:
         raise errors[0]

@@ -80,7 +80,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(place / "cert.pem"), str(place / "key.pem")
 
 
-BCRYPT = "student:$2b$04$abcdefghijklmnopqrstuu5Lo0g67CiD3M4RpN1BmBb4Crp5w7dbK"
+BCRYPT = "student:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"
 """htpasswd(1) -B of the password "secret"."""
 
 
