@@ -253,6 +253,17 @@ def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace]
     return act
 
 
+def _options_of(name: str) -> Callable[[Parser], None]:
+    """The options of a command that speaks to registries, kept where that is."""
+
+    def set_up(parser: Parser) -> None:
+        from minicontainer.cli import registry
+
+        getattr(registry, f"{name}_options")(parser)
+
+    return set_up
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], int]]] = {
     "run": ("create a container and start it", _run, commands.run),
     "create": ("create a container, to be started later", _container, commands.create),
@@ -275,6 +286,15 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "cgroup": ("control groups: their tree; events counted in one", _cgroup, commands.cgroup),
     "network": ("networks: make, list, remove them; connect containers", _network, _later("network", "networks")),
     "port": ("the published ports of a container", _one, _later("port", "networks")),
+    "pull": ("fetch images from a registry", _options_of("pull"), _later("pull", "registry")),
+    "push": ("bring an image to a registry", _options_of("push"), _later("push", "registry")),
+    "login": ("keep the password for a registry", _options_of("login"), _later("login", "registry")),
+    "logout": ("forget it", _options_of("logout"), _later("logout", "registry")),
+    "search": (
+        "the repositories of a registry, or the tags of one",
+        _options_of("search"),
+        _later("search", "registry"),
+    ),
     "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
     "images": ("list images", _of_images("list_options"), _later("list_images", "images")),
     "history": ("how an image came to be", _of_images("history_options"), _later("history", "images")),

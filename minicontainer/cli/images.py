@@ -412,10 +412,23 @@ def _dispatch(arguments: argparse.Namespace, of: str, commands: dict[str, tuple[
 
 
 def repair(arguments: argparse.Namespace) -> int:
-    """``minicontainer system repair``: a line for each thing that was put right."""
+    """``minicontainer system repair``: a line for each thing that was put right.
+
+    The OCI runtime's containers are looked at too, in their usual place unless we were told of other ones.
+    """
+    from minicontainer.runtime.containers import Containers, default_root
+
     for line in _engine(arguments).repair():
         print(line)
+    if arguments.runtime_root or not arguments.root:
+        for line in Containers(arguments.runtime_root or default_root()).repair():
+            print(line)
     return 0
+
+
+def repair_options(parser: Parser) -> None:
+    """Of ``system repair``."""
+    parser.add_argument("--runtime-root", metavar="DIR", help="where minicontainer-runtime has its containers")
 
 
 def usage(arguments: argparse.Namespace) -> int:
@@ -496,10 +509,6 @@ def check_store(arguments: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _nothing(parser: Parser) -> None:
-    """No options."""
-
-
 def _json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -517,7 +526,7 @@ IMAGE_COMMANDS: Commands = {
     "load": ("read images from an archive", load_options, load),
 }
 SYSTEM_COMMANDS: Commands = {
-    "repair": ("put right what was killed half-way", _nothing, repair),
+    "repair": ("put right what was killed half-way", repair_options, repair),
     "df": ("what is on the disk", _json, usage),
     "prune": ("remove what is not used", prune_all_options, prune_all),
     "check": ("look for damage in images and layers", check_options, check_store),

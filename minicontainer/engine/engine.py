@@ -27,7 +27,11 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
     from minicontainer.engine.resources import Node, Statistics
+    from minicontainer.images.documents import Descriptor, Platform
     from minicontainer.images.images import Images
+    from minicontainer.images.references import Reference
+    from minicontainer.images.registry import Registry
+    from minicontainer.images.transfer import Progress
     from minicontainer.linux.recording import Call, Told
     from minicontainer.network.graph import Graph
     from minicontainer.network.networks import Networks
@@ -451,6 +455,22 @@ class Engine:
             with told():
                 done += self.networks().repair()
         return done
+
+    # Images
+
+    def pull(
+        self,
+        reference: Reference,
+        sources: Sequence[Registry],
+        platform: Platform | None,
+        progress: Progress,
+        parallel: int,
+    ) -> Descriptor:
+        """Fetch an image from the first of `sources` that has it, and unpack it. Raises ImageError."""
+        from minicontainer.engine import registries
+
+        self.store.prepare()
+        return registries.pull(self.store, self._steps, reference, sources, platform, progress, parallel)
 
     # Networks
 

@@ -96,7 +96,7 @@ class ContentStore:
             return descriptor
         with self.ingest(descriptor) as writer:
             writer.restart()
-            writer.write(raw)
+            writer.write(raw[writer.offset :])  # nothing, if somebody else has just put it there
         return descriptor
 
     @contextlib.contextmanager

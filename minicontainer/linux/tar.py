@@ -23,7 +23,7 @@ from functools import lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, BinaryIO
 
 FILE, LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO = "0", "1", "2", "3", "4", "5", "6"
 """Kinds of entries, by their letter in the header. A LINK is another name (a hard link) for an entry before it."""
@@ -424,3 +424,94 @@ def _lines(stream: _Stream) -> Iterator[int]:
         else:
             room = _less(room, _BLOCK)
             text += stream.block()
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Writes an archive to an open binary file. The same entries give the same bytes, whoever writes them and when.
+
+    Plain ustar, and a pax header before an entry with something that does not fit: no names of users, no times but
+    that of modification.
+    """
+
+    def __init__(self, archive: BinaryIO) -> None:
+        self._archive = archive
+
+    def add(self, entry: Entry, content: int | None = None) -> None:
+        """Write an entry, and of a FILE as many bytes as it has from the file descriptor `content`.
+
+        Raises TarError (an attribute whose name tar has no way to write; a file that has become shorter), OSError.
+        """
+        self._archive.write(_headers(entry))
+        left = entry.size
+        while left and content is not None:
+            data = os.read(content, min(left, PIECE))
+            if not data:
+                raise TarError(f"{entry.name!r} has become shorter while it was read")
+            self._archive.write(data)
+            left -= len(data)
+        self._archive.write(_ZEROS[: -entry.size % _BLOCK])
+
+    def close(self) -> None:
+        """Write the end mark."""
+        self._archive.write(_ZEROS * 2)
+
+
+def _headers(entry: Entry) -> bytes:
+    name, link = os.fsencode(entry.name), os.fsencode(entry.link)
+    seconds, fraction = divmod(entry.mtime, _SECOND)
+    pax: dict[bytes, bytes] = {}
+    if len(name) > 100 or not name.isascii():
+        pax[b"path"] = name
+    if len(link) > 100 or not link.isascii():
+        pax[b"linkpath"] = link
+    if fraction or not 0 <= seconds < 8**11:
+        pax[b"mtime"] = _told(entry.mtime)
+    for key, number, digits in ((b"size", entry.size, 11), (b"uid", entry.uid, 7), (b"gid", entry.gid, 7)):
+        if number >= 8**digits:
+            pax[key] = b"%d" % number
+    for attribute, value in entry.xattrs.items():
+        if "=" in attribute:
+            raise TarError(f"{entry.name!r} has the extended attribute {attribute!r}, and tar cannot write such a name")
+        pax[os.fsencode(_XATTR + attribute)] = value
+    header = _header(
+        name, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, seconds, link, entry.major, entry.minor
+    )
+    if not pax:
+        return header
+    records = b"".join(_record(key, pax[key]) for key in sorted(pax))
+    before = _header(b"PaxHeaders/" + os.path.basename(name.rstrip(b"/")), "x", 0o644, 0, 0, len(records), 0, b"", 0, 0)
+    return before + records + _ZEROS[: -len(records) % _BLOCK] + header
+
+
+def _header(
+    name: bytes, kind: str, mode: int, uid: int, gid: int, size: int, mtime: int, link: bytes, major: int, minor: int
+) -> bytes:
+    """One block; what does not fit is cut off, or 0, and stands in a pax header."""
+    block = _HEADER.pack(
+        name[:100], _octal(mode, 7), _octal(uid, 7), _octal(gid, 7), _octal(size, 11), _octal(mtime, 11), b" " * 8,
+        kind.encode(), link[:100], b"ustar\0", b"00", b"", b"", _octal(major, 7), _octal(minor, 7), b"", b"",
+    )  # fmt: skip
+    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+
+
+def _octal(number: int, digits: int) -> bytes:
+    return b"%0*o" % (digits, number if 0 <= number < 8**digits else 0)
+
+
+def _told(time: int) -> bytes:
+    """Nanoseconds as seconds with a fraction."""
+    seconds, fraction = divmod(abs(time), _SECOND)
+    text = f"{'-' if time < 0 else ''}{seconds}.{fraction:09d}"
+    return text.rstrip("0").rstrip(".").encode()
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """A line of a pax header, which begins with its own length, that of the length included."""
+    rest = b" %b=%b\n" % (key, value)
+    length = len(rest) + 1
+    while len(b"%d" % length) + len(rest) != length:
+        length = len(b"%d" % length) + len(rest)
+    return b"%d%b" % (length, rest)

@@ -23,7 +23,7 @@ import os
 import select
 from collections.abc import Callable, Mapping
 
-from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title, signal
+from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, close_all_but, prctl, set_title, signal
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, limits, program, rootfs, terminal
 from minicontainer.runtime.channel import Channel, Gate
@@ -162,6 +162,8 @@ def _look_ahead(spec: Spec, steps: Steps) -> None:
         getattr(steps, name)
     for name in (*rootfs.covers(spec), *confinement.INSIDE):
         getattr(steps, name)
+    if spec.landlock:
+        _ = steps.restrict_paths
     if any(spec.hooks.asdict().values()):
         import subprocess  # noqa: F401
 
@@ -426,10 +428,10 @@ class _Init:
         )
         if gate:
             # It may wait for long, and others may look at it: nothing of the caller's stays open but what was given.
-            program.close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
+            close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
         self._await_connection()
         channel.send("starting")
-        last, listener = confinement.confine(process, steps, self.filter)
+        last, listener = confinement.confine(process, steps, self.filter, spec.landlock)
         if listener is not None:
             channel.send("listener")
             channel.send_file(listener)

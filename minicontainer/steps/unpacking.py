@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from typing import Self
 
 _LAST_ID = 2**32 - 2  # the one above it stands for "leave it as it is"; chown(2)
+OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
+"""Extended attributes by which overlayfs finds its way: who could bring some could lead it elsewhere."""
 _LOST_SHOWN = 100
 _IMPLIED = Entry("", mode=0o755)
 """How a directory looks that is only named on the way to something."""
 
 
 class Refused(ValueError):
-    """A layer that asks for what no layer may have. The text says what."""
+    """An image or a layer that is or wants what none may. The text says what."""
 
 
 class Limits(Record):
@@ -221,7 +223,9 @@ class Unpacking:
         if (entry.uid, entry.gid) != self._owner:
             self._chown(file, entry)
         for name, value in entry.xattrs.items():
-            if _may_be_set(entry, name):
+            if name.startswith(("trusted.", *OVERLAYS_OWN)):
+                raise Refused(f"{entry.name!r} brings {name}: such attributes are the host's and overlayfs's own")
+            if _may_travel(name):
                 try:
                     os.setxattr(file, name, value, follow_symlinks=follow)
                 except OSError as error:
@@ -278,8 +282,6 @@ class Unpacking:
             ) from None
 
 
-def _may_be_set(entry: Entry, name: str) -> bool:
-    """Whether a layer may bring this extended attribute. Raises Refused: what none has any business with."""
-    if name.startswith(("trusted.", "user.overlay.")):  # by these overlayfs would be led to other places
-        raise Refused(f"{entry.name!r} brings {name}: such attributes are the host's and overlayfs's own")
-    return name.startswith(("user.", "system.posix_acl_")) or name == "security.capability"
+def _may_travel(attribute: str) -> bool:
+    """Whether an extended attribute is the file's; others are this host's affair, such as labels of SELinux."""
+    return attribute.startswith(("user.", "system.posix_acl_")) or attribute == "security.capability"
