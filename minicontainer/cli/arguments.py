@@ -280,8 +280,11 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "ps": ("list containers", _ps, commands.ps),
     "inspect": ("all that is known of containers, as JSON", _several, _later("inspect")),
     "rm": ("remove containers", _remove, commands.remove),
-    "snapshot": ("keep what a container's files are now; list, restore, remove what was kept", _snapshot,
-                 _later("snapshot", "snapshots")),
+    "snapshot": (
+        "keep what a container's files are now; list, restore, remove what was kept",
+        _snapshot,
+        _later("snapshot", "snapshots"),
+    ),
     "clone": ("another container that begins as what one is now", _clone, _later("clone", "snapshots")),
     "update": ("change the limits of containers, while they run", _update, commands.update),
     "stats": ("what containers use of the host's resources", _stats, commands.stats),

@@ -26,13 +26,13 @@ def snapshot(arguments: argparse.Namespace) -> int:
 
 def _take(arguments: argparse.Namespace, words: list[str]) -> int:
     engine = _engine(arguments)
-    print(engine.snapshot(engine.store.find(words[0]), *words[1:], comment=arguments.comment or "").name)
+    print(engine.snapshot(engine.store.find(words[0]), "".join(words[1:]), arguments.comment or "").name)
     return 0
 
 
 def _list(arguments: argparse.Namespace, words: list[str]) -> int:
     engine = _engine(arguments)
-    rows = [("SNAPSHOT", "TAKEN", "LAYERS", "COMMENT")]
+    rows: list[tuple[str, ...]] = [("SNAPSHOT", "TAKEN", "LAYERS", "COMMENT")]
     for one in engine.snapshots(engine.store.find(words[0])):
         taken = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created))
         rows.append((one.name, taken, str(len(one.layers)), _printable(one.comment)))

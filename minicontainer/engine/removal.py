@@ -1,4 +1,7 @@
-"""What belongs to a rootless container's other users: only its own root may remove or copy it, in such a user namespace."""
+"""What belongs to a rootless container's other users: only its own root may remove it, or copy it.
+
+In such a user namespace.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import minicontainer
 from minicontainer.engine.errors import EngineError
 
 _PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from minicontainer.engine.removal import serve; "
-    "serve(*sys.argv[2:])"
+    "import sys; sys.path.insert(0, sys.argv[1]); from minicontainer.engine.removal import serve; serve(*sys.argv[2:])"
 )
 
 
@@ -55,7 +58,8 @@ def serve(act: str, arguments: str) -> None:
         os.close(tell)
         os.read(mapped, 1)
         steps.become_root()
-        {"remove": shutil.rmtree, **acts(steps)}[act](*json.loads(arguments))
+        known: dict[str, Callable[..., object]] = {"remove": shutil.rmtree, **acts(steps)}
+        known[act](*json.loads(arguments))
         return 0
 
     pid = steps.spawn_init(inside, [Namespace.USER])

@@ -64,7 +64,7 @@ class Taking(Record):
 
 
 def take(taking: Taking, config: Config, name: str = "", comment: str = "") -> Snapshot:
-    """Freeze what the container has written, running or not, and call that `name` (snap0, snap1…). Raises EngineError."""
+    """Freeze what the container has written, running or not; `name`: snap0, snap1… unless given. Raises EngineError."""
     if name:
         _check_name(name)
     with alone(taking.store, config), kept(taking.store):
@@ -121,6 +121,10 @@ def standing(taking: Taking, config: Config) -> Iterator[None]:
         if not ours:
             raise EngineError(f'container "{config.name}" is just being started or removed by another process', 1)
         settle(taking.store, config, taking.steps)
+        directory = taking.store.directory(config.id)
+        for name in os.listdir(directory):
+            if name.startswith("work."):  # of overlays that are gone, with the processes that they were under
+                taking.store.clear(f"{directory}/{name}")
         yield
 
 
@@ -135,17 +139,18 @@ def shortened(taking: Taking, config: Config) -> Config:
     upper, rest = config.layers[: MOST_LAYERS // 2], config.layers[MOST_LAYERS // 2 :]
     if not all(layer.startswith(FROZEN) for layer in upper):
         upper, rest = tuple(frozen), config.layers[len(frozen) :]
-    merged = merge(taking, upper)
+    below = list(taking.bottom(config))[len(upper) :]
+    merged = merge(taking, upper, below)
     return taking.store.relayer(config.id, (merged, *rest))
 
 
-def merge(taking: Taking, layers: Sequence[str]) -> str:
-    """A new frozen layer that shows what these, the topmost first, show together. Raises EngineError."""
+def merge(taking: Taking, layers: Sequence[str], below: Sequence[str]) -> str:
+    """A new frozen layer that shows what these, the topmost first, show above the directories `below`. EngineError."""
     store = taking.store
     layer = new_layer(store)
     try:
         with told(f"cannot merge {len(layers)} layers"):
-            as_owner(taking.steps, "merge", [store.layer(one) for one in layers], store.layer(layer))
+            as_owner(taking.steps, "merge", [store.layer(one) for one in layers], store.layer(layer), below)
     except BaseException:
         store.clear(f"{store.layers}/{layer}")
         raise
@@ -206,7 +211,7 @@ def restore(taking: Taking, config: Config, name: str) -> None:
 
 
 def settle(store: Store, config: Config, steps: Steps) -> bool:
-    """Finish what `restore` has begun, if it has; by whoever watches over the container. Raises OSError, EngineError."""
+    """Finish what `restore` has begun, if it has; by whoever watches over the container. OSError, EngineError."""
     try:
         layers = json.loads(files.read(_restoring(store, config)))
     except FileNotFoundError:
@@ -250,21 +255,21 @@ def _add(
     own = [store.layer(layer) for layer in layers if layer.startswith(FROZEN) or not full]
     if upper:
         own.insert(0, f"{store.directory(source.id)}/upper")
+    below = list[str]()
     if full:
         layers = tuple(layer for layer in layers if not layer.startswith(FROZEN))
+        below += taking.bottom(source.replace(layers=layers))
     made = f"{store.layers}/.{FROZEN}{os.urandom(8).hex()}"
     try:
         with told(f'cannot clone container "{source.name}"'):
-            as_owner(taking.steps, "clone", own, made, full)
+            as_owner(taking.steps, "clone", own, made, full, below)
             return store.add(_anew(taking, source, name, layers, origin, remove), upper=made)
     except BaseException:
         store.clear(made)
         raise
 
 
-def _anew(
-    taking: Taking, source: Config, name: str, layers: tuple[str, ...], origin: str, remove: bool
-) -> Config:
+def _anew(taking: Taking, source: Config, name: str, layers: tuple[str, ...], origin: str, remove: bool) -> Config:
     """What the clone is to be: all that two containers cannot both be is made anew."""
     fixed = [port for port in source.ports if port.host_port]
     if fixed:
@@ -296,8 +301,8 @@ def remove(store: Store, config: Config, names: Sequence[str]) -> list[str]:
         for snapshot in found:
             if users := [one.name for one in clones(store, config) if one.origin == f"{config.id}/{snapshot.name}"]:
                 raise EngineError(
-                    f'snapshot "{snapshot.name}" of container "{config.name}" is the base of {", ".join(users)}; remove '
-                    f"the clone first: minicontainer rm {' '.join(users)}", 1
+                    f'snapshot "{snapshot.name}" of container "{config.name}" is the base of {", ".join(users)}; '
+                    f"remove the clone first: minicontainer rm {' '.join(users)}", 1
                 )  # fmt: skip
         for snapshot in found:
             with contextlib.suppress(FileNotFoundError):  # named twice

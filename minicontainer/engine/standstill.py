@@ -14,6 +14,7 @@ layer is copied while all stand still; where the file system can share blocks (r
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -124,7 +125,8 @@ class _Standstill:
             self._enter()
             self.steps.seal_root(self.pid)
         except OSError as error:
-            return f"{error.strerror or error}"
+            return "a file is open for writing" if error.errno == errno.EBUSY else f"{error.strerror or error}"
+        before = self.config
         try:
             layers = (layer, *self.config.layers)
             self.steps.take(
@@ -135,9 +137,24 @@ class _Standstill:
         except BaseException:
             self.steps.unseal_root(self.pid)
             raise
-        self.config = self.config.replace(layers=layers)
-        self._replace_root(root)
+        self.config = before.replace(layers=layers)
+        try:
+            self._replace_root(root)
+        except OSError as error:
+            if _mount_number(f"/proc/{self.pid}/root") != root:
+                raise  # it has the new one already: there is no way back; what is left to be moved, `finish` will
+            self.config = before
+            self._undo(root, layer)
+            return f"{error.strerror or error}"
         return ""
+
+    def _undo(self, root: int, layer: str) -> None:
+        """As long as the container has its old root: that gets its layer back."""
+        frozen = self.store.layer(layer)
+        files.exchange(f"{self.directory}/upper", frozen)
+        self.store.relayer(self.config.id, self.config.layers)
+        os.rmdir(frozen)
+        self.steps.unseal_root(self.pid)
 
     def finish(self, noted: dict[str, int | None]) -> str:
         """From what was noted: back, if the layer was not frozen yet; else on."""
@@ -155,16 +172,13 @@ class _Standstill:
         return ""
 
     def _replace_root(self, root: int) -> None:
-        """An overlay over the frozen layer in place of the old root, with a work directory that is not in use.
+        """An overlay over the frozen layer in place of the old root, with a work directory of its own.
 
-        The old one is, until the last process has let go of the old root: it is removed with the container.
+        The old one is in use until the last process has let go of the old root.
         """
-        work = f"{self.directory}/work"
-        used = f"{work}.{root}"  # so named, it can be seen that it has been put aside
-        if not os.path.isdir(used):
-            os.mkdir(f"{work}.new", 0o700)
-            os.rename(work, used)
-            os.rename(f"{work}.new", work)
+        work = f"{self.directory}/work.{root}"
+        with contextlib.suppress(FileExistsError):  # by one who was killed then
+            os.mkdir(work, 0o700)
         merged = f"{self.directory}/merged"
         self.steps.stack(self.taking.bottom(self.config), f"{self.directory}/upper", work, merged)
         new = open_tree(merged, OPEN_TREE_CLONE)
@@ -187,7 +201,7 @@ def _note(taking: Taking, config: Config) -> str:
 
 
 def _apart(act: Callable[[], str]) -> str:
-    """What `act` returns, in a child whose end is waited for; it goes on when we are killed. Raises OSError, EngineError."""
+    """What `act` returns, in a child that is waited for, and goes on when we are killed. OSError, EngineError."""
     read, write = os.pipe2(os.O_CLOEXEC)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # ^C is for the caller, and the container
     pid = clone3(0)
@@ -197,7 +211,7 @@ def _apart(act: Callable[[], str]) -> str:
             set_title("minicontainer snapshot")
             os.close(read)
             try:
-                answer = {"value": act()}
+                answer: dict[str, str | int] = {"value": act()}
             except EngineError as error:
                 answer = {"error": str(error)}
             except OSError as error:
@@ -216,7 +230,7 @@ def _apart(act: Callable[[], str]) -> str:
         raise EngineError("the process that was to do it was killed; put it right: minicontainer system repair")
     answer = json.loads(text)
     if "error" in answer:
-        raise EngineError(answer["error"])
+        raise EngineError(str(answer["error"]))
     if "errno" in answer:
         raise OSError(answer["errno"], answer["text"])
     return str(answer["value"])

@@ -53,51 +53,65 @@ def imitate(source: int, target: int) -> None:
     os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
-def merge(layers: Sequence[str], target: str) -> None:
-    """Make `target`, a new layer that shows what all of `layers`, the topmost first, show together.
+def merge(layers: Sequence[str], target: str, below: Sequence[str] = ()) -> None:
+    """Make `target`, a new layer that shows above those in `below` what `layers`, the topmost first, show there.
 
-    A name is the topmost layer's that has it; directories of one name are merged, down to one that is opaque or to
-    something that is no directory, which hides what is below it. What hides in `layers` hides in the new layer too, as
-    there may be further ones under it. overlayfs.rst, "whiteouts and opaque directories".
+    A name is the topmost layer's that has it. Directories of one name are merged, down to one that is opaque, or to
+    something that is no directory: that hides what is under it, and where `below` has something to be hidden, the new
+    layer hides it. Only there: a whiteout in a directory that lies over no other would be listed.
+    overlayfs.rst, "whiteouts and opaque directories".
 
     Raises OSError: EOPNOTSUPP (a directory that overlayfs renamed in place, its mount option redirect_dir), ENOSPC.
     """
     os.mkdir(target, 0o700)
     with contextlib.ExitStack() as stack:
-        directories = [stack.enter_context(_opened(layer, None, os.O_DIRECTORY)) for layer in layers]
+        over, under = (
+            [stack.enter_context(_opened(one, None, os.O_DIRECTORY)) for one in some] for some in (layers, below)
+        )
         new = stack.enter_context(_opened(target, None, os.O_DIRECTORY))
-        _merge_directory(directories, new, "", new, {})
-        imitate(directories[0], new)
+        _merge_directory(over, under, new, "", new, {})
+        imitate(over[0], new)
 
 
-def _merge_directory(directories: Sequence[int], target: int, path: str, top: int, known: Known) -> None:
-    """One directory, of which these layers have something, the topmost first."""
+def _merge_directory(over: Sequence[int], under: Sequence[int], target: int, path: str, top: int, known: Known) -> None:
+    """One directory, of which `over` are what the merged layers have, and `under` what is visible of it below them."""
     done = set[str]()
-    for level, directory in enumerate(directories):
+    for level, directory in enumerate(over):
         for name in set(os.listdir(directory)) - done:
             done.add(name)
             about = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISDIR(about.st_mode):
-                _copy_name(directory, target, name, about, path, top, known)
+                if under or not _is_whiteout(about):
+                    _copy_name(directory, target, name, about, path, top, known)
                 continue
             with contextlib.ExitStack() as stack:
-                visible, hides = list[int](), False
-                for below in directories[level:]:
-                    try:
-                        visible.append(stack.enter_context(_opened(name, below, os.O_DIRECTORY)))
-                    except FileNotFoundError:
-                        continue
-                    except NotADirectoryError:  # a whiteout, or another file
-                        hides = True
-                        break
-                    if hides := _is_opaque(visible[-1]):
-                        break
+                visible, hides = _visible(name, over[level:], stack)
+                hidden, _ = _visible(name, under, stack)
                 os.mkdir(name, 0o700, dir_fd=target)
                 new = stack.enter_context(_opened(name, target, os.O_DIRECTORY))
-                _merge_directory(visible, new, f"{path}{name}/", top, known)
+                _merge_directory(visible, [] if hides else hidden, new, f"{path}{name}/", top, known)
                 imitate(visible[0], new)
                 if hides:
                     os.setxattr(new, f"{OVERLAY[in_user_namespace()]}opaque", b"y")
+
+
+def _visible(name: str, layers: Sequence[int], stack: contextlib.ExitStack) -> tuple[list[int], bool]:
+    """The directories of this name in one directory of several layers, and whether they hide what is under these."""
+    found = list[int]()
+    for layer in layers:
+        try:
+            found.append(stack.enter_context(_opened(name, layer, os.O_DIRECTORY)))
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:  # a whiteout, or another file
+            return found, True
+        if _is_opaque(found[-1]):
+            return found, True
+    return found, False
+
+
+def _is_whiteout(about: os.stat_result) -> bool:
+    return stat.S_ISCHR(about.st_mode) and about.st_rdev == 0
 
 
 def _is_opaque(directory: int) -> bool:
@@ -124,9 +138,7 @@ def _copy_directory(source: int, target: int, path: str, top: int, known: Known)
             _copy_attributes(source, target, name, about)
 
 
-def _copy_name(
-    source: int, target: int, name: str, about: os.stat_result, path: str, top: int, known: Known
-) -> None:
+def _copy_name(source: int, target: int, name: str, about: os.stat_result, path: str, top: int, known: Known) -> None:
     """Whatever is no directory: another name of what was copied before, or a file with its attributes."""
     if first := known.get((about.st_dev, about.st_ino)):
         os.link(first, name, src_dir_fd=top, dst_dir_fd=target, follow_symlinks=False)

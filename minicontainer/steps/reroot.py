@@ -1,4 +1,4 @@
-"""Another root under the feet of processes that run: how a container goes on when its upper layer has become a snapshot.
+"""Another root under the feet of processes that run: how a container goes on when its upper layer is a snapshot now.
 
 pivot_root(2) does not only exchange two mounts. Whatever process of the mount namespace has the old root as its "/" or
 is in it gets the new one, which was made so that one program can set up the root of a system for all the others. What

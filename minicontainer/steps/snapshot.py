@@ -30,7 +30,7 @@ def take(upper: str, layer: str, remember: Callable[[], object] | None = None) -
     the place of the upper one changes nothing either; so whoever is killed here, between whichever two system calls,
     leaves a container that has all of its files.
 
-    Raises OSError: EEXIST, EXDEV, ENOSPC; EACCES and EPERM (a root directory that belongs to one of a container's users).
+    Raises OSError: EEXIST, EXDEV, ENOSPC; EACCES and EPERM (a root directory of another user's).
     """
     _empty_like(upper, layer)
     if remember:
@@ -51,14 +51,14 @@ def restore(layers: Sequence[str], upper: str) -> None:
     _remove(fresh)
 
 
-def clone(layers: Sequence[str], upper: str, full: bool = False) -> None:
+def clone(layers: Sequence[str], upper: str, full: bool = False, below: Sequence[str] = ()) -> None:
     """Make the directory `upper` for another container that begins as what `layers`, the topmost first, show.
 
-    Above the same layers an empty one will do. `full`: it is to lie above none of them, and gets a copy of what they
-    have; where the file system can share blocks (reflink), of their names and attributes only. Raises OSError.
+    Above the same layers an empty one will do. `full`: it is to lie on those in `below` only, and gets a copy of what
+    `layers` have; where the file system can share blocks (reflink), of names and attributes only. Raises OSError.
     """
     if full:
-        merge(layers, upper)
+        merge(layers, upper, below)
     else:
         _empty_like(layers[0], upper)
 
