@@ -87,7 +87,7 @@ def remove(arguments: argparse.Namespace) -> int:
     engine, code = _engine(arguments), 0
     for name in arguments.containers:
         try:
-            engine.remove(engine.store.find(name), force=arguments.force)
+            engine.remove(engine.store.find(name), force=arguments.force, snapshots=arguments.snapshots)
             print(name)
         except EngineError as error:
             print(f"minicontainer: {error}", file=sys.stderr)
