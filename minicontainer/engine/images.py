@@ -179,7 +179,8 @@ def disk_use(store: Store, running: Collection[str]) -> list[Use]:
         found, used, blobs = images.all(), users(configs), images.content.blobs()
         needed = {part.digest for image in found if image.id in used for part in image.blobs}
     active = {*layers_in_use(store)}
-    layers = {name: disk_usage(f"{store.layers}/{name}") for name in os.listdir(store.layers)}
+    names = [name for name in os.listdir(store.layers) if os.path.isdir(store.layer(name))]
+    layers = {name: disk_usage(f"{store.layers}/{name}") for name in names}
     writable = {config.id: disk_usage(f"{store.directory(config.id)}/upper") for config in configs}
     ended = sum(size for container, size in writable.items() if container not in running)
     partial = sum(images.content.partial().values()) if os.path.isdir(f"{store.images}/ingest") else 0

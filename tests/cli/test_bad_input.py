@@ -47,7 +47,7 @@ Bad = Callable[..., str]
         (125, ["run", "--rm", "--rootfs", "/nowhere", "true"], "/nowhere"),
         (125, ["run", "--rm", "--rootfs", "/etc/passwd", "true"], "/etc/passwd"),
         (127, ["run", "--rm", "--rootfs", "/usr/share", "true"], "true: not found"),
-        (125, ["run", "--rm", "nope", "true"], 'no image "nope"'),
+        (125, ["run", "--rm", "--pull", "never", "nope", "true"], 'no image "nope"'),
         (125, ["run", "--rm", "--rootfs", "/"], "no command"),
         (127, ["run", "--rm", "busybox", "nope"], "not found in the container's PATH"),
         (127, ["run", "--rm", "busybox", "/nope/nope"], "/nope/nope: not found"),
