@@ -103,7 +103,7 @@ def test_another_byte_anywhere_is_noticed(maker: str) -> None:
 def test_what_follows_must_be_a_member(maker: str) -> None:
     blob = MAKERS[maker](b"data")
     for rest in (b"garbage" * 10, bytes(10) + b"x"):
-        with pytest.raises(ImageError, match="corrupt|follows"):
+        with pytest.raises(ImageError, match=r"corrupt|follows"):
             list(decompress([blob, rest]))
 
 
@@ -159,7 +159,7 @@ def test_it_reads_ahead_only_so_far() -> None:
     blob = zlib.compress(bytes(100 << 20), wbits=31)
     with opened(blob) as fd, LayerReader(fd) as layer:
         next(iter(layer))
-        while not layer._room._value == 0:  # until it waits for us
+        while layer._room._value != 0:  # until it waits for us
             assert layer._thread.is_alive()
         assert layer.size <= (AHEAD + 3) * PIECE
 
