@@ -11,7 +11,7 @@ pytest_plugins = [
     "labs.grading.pytest_plugin", "tests.host_state", "tests.command", "tests.netns", "tests.neighbourhood"
 ]  # fmt: skip
 
-ENGINE = ("linux", "steps", "runtime", "network", "engine", "cli")
+ENGINE = ("linux", "steps", "runtime", "images", "network", "engine", "cli")
 
 # No test connects a container to the host's own network: those that want one make a host, `tests.neighbourhood`.
 os.environ["MINICONTAINER_NETWORK"] = "none"

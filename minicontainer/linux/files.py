@@ -50,6 +50,18 @@ def exchange(one: Path, other: Path) -> None:
     call("renameat2", AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE)
 
 
+def sync_file_system(path: Path) -> None:
+    """Wait until everything on the file system that `path` is on is on its disk: syncfs(2).
+
+    One call for a whole tree, where fsync(2) would be one for each file. Raises OSError: EIO, ENOSPC, EDQUOT.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        call("syncfs", fd)
+    finally:
+        os.close(fd)
+
+
 def put_in_place(finished: Path, name: Path) -> None:
     """What rename(2) does: whoever opens `name` finds what was there, or what is finished, and nothing in between.
 

@@ -39,6 +39,7 @@ _NUMBERS = {
     "keyctl":           (250,    219),
     "perf_event_open":  (298,    241),
     "renameat2":        (316,    276),
+    "syncfs":           (306,    267),
     "seccomp":          (317,    277),
     "bpf":              (321,    280),
     "signalfd4":        (289,    74),

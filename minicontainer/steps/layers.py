@@ -1,32 +1,344 @@
 """Layers: read-only directories laid over one another, with a writable one on top, seen as one tree.
 
-overlayfs, Documentation/filesystems/overlayfs.rst in the kernel's tree.
+A layer travels as a tar of what it adds, with marks for what it takes away: an empty file ``.wh.NAME`` beside the place
+where NAME is no longer seen, ``.wh..wh..opq`` in a directory of which nothing that lies below is seen any more. On disk
+overlayfs wants other marks: a character device 0:0 called NAME; an extended attribute on the directory.
+
+OCI image specification, layer.md and image-layout.md; overlayfs, Documentation/filesystems/overlayfs.rst in the
+kernel's tree. Whoever made the image may mean harm, so nothing here goes by a path: `unpacking.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 
-from minicontainer.linux import in_user_namespace, mount
+from minicontainer.linux import (
+    AT_FDCWD,
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_FLAG,
+    FSCONFIG_SET_STRING,
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MountAttr,
+    fsconfig,
+    fsmount,
+    fsopen,
+    in_user_namespace,
+    mount,
+    mount_setattr,
+    move_mount,
+    tar,
+)
+from minicontainer.steps.unpacking import LIMITS, OVERLAYS_OWN, Limits, Refused, Unpacked, Unpacking, _may_travel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+WHITEOUT = ".wh."
+"""What the name of a mark begins with; what follows is the name that it hides."""
+OPAQUE = ".wh..wh..opq"
+"""The mark in a directory that hides all that the layers below have in it."""
+WHITEOUT_DEVICE = os.makedev(0, 0)
+PAGE = 4096
+"""Bytes of options that mount(2) takes, with the NUL at their end."""
+
+
+def apply_layer(archive: Iterable[bytes] | BinaryIO, directory: str, limits: Limits = LIMITS) -> Unpacked:
+    """Unpack a layer, an uncompressed tar, into the empty `directory`, in the form that overlayfs takes.
+
+    Kept are owners, modes, times of modification, extended attributes of users, ACLs and file capabilities, links of
+    both kinds, pipes, devices and holes. An entry takes the place of an earlier one with its name; only directories
+    become one. Where devices cannot be made (a user namespace), an empty file stands for each, as umoci does it; what
+    else is lost is in the result.
+
+    Raises Refused, or tar.TarError: no archive, or one that no layer may be; OSError: ENOSPC; EINVAL, an owner who has
+    no id here; EPERM… The directory is then half filled, and for the caller to remove.
+    """
+    with Unpacking(directory, limits) as layer:
+        for entry in tar.read(archive):
+            layer.count(entry)
+            try:
+                _add(layer, entry)
+            except OSError as error:
+                raise OSError(error.errno, f"{entry.name!r}: {error.strerror}") from error
+        layer.finish()
+        return layer.result
+
+
+def _add(layer: Unpacking, entry: tar.Entry) -> None:
+    """Add one entry: a mark of what is hidden, or a file of whatever kind."""
+    parent, name = layer.place(entry.name)
+    if name.startswith(WHITEOUT):
+        _hide(layer, parent, name, entry)
+    elif entry.kind == tar.DIRECTORY:
+        _make_directory(layer, parent, name, entry)
+    elif name:
+        try:
+            _make(layer, parent, name, entry)
+        except FileExistsError:
+            layer.clear(name)
+            _make(layer, parent, name, entry)
+    else:
+        raise Refused(f"{entry.name!r} is the top of the layer, and no directory")
+
+
+def _hide(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """A mark: hide a name of the layers below, or with OPAQUE all of them in this directory."""
+    if entry.kind not in (tar.FILE, tar.LINK):  # the latter in the time of aufs, where all marks were one file
+        raise Refused(f"{entry.name!r} is named like a mark of what is hidden, and is no file")
+    if name == OPAQUE:
+        _make_opaque(f"/proc/self/fd/{parent}")
+        return
+    hidden = name.removeprefix(WHITEOUT)
+    if hidden in ("", ".", "..") or hidden.startswith(WHITEOUT):
+        raise Refused(f"{entry.name!r} hides {hidden!r}, which is no name")
+    try:
+        os.mknod(hidden, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=parent)
+    except FileExistsError:  # what the layer brings itself is seen: a mark is for the layers below
+        if layer.is_directory(hidden):
+            _make_opaque(f"/proc/self/fd/{parent}/{hidden}")
+
+
+def _make_opaque(directory: str) -> None:
+    os.setxattr(directory, f"{_marks()}.opaque", b"y")
+
+
+def _marks() -> str:
+    """What the names of overlayfs's own attributes begin with. In a user namespace it cannot trust trusted.* ones."""
+    return "user.overlay" if in_user_namespace() or os.geteuid() != 0 else "trusted.overlay"
+
+
+def _make_directory(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """A directory, unless it is there already; it gets its attributes when everything is in it."""
+    if name and not layer.is_directory(name):
+        hides = layer.is_there(name) and _is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False))
+        if layer.is_there(name):
+            layer.clear(name)
+        os.mkdir(name, 0o700, dir_fd=parent)
+        if hides:  # it takes the place of what is hidden, and what was in that shall not shine through
+            _make_opaque(f"/proc/self/fd/{parent}/{name}")
+    layer.dress_later(name, entry)
+
+
+def _make(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """Anything but a directory, with its attributes. Raises FileExistsError."""
+    if entry.kind == tar.FILE:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        try:
+            entry.write_to(fd)
+            layer.dress(fd, entry)
+        finally:
+            os.close(fd)
+        return
+    if entry.kind == tar.LINK:
+        _link(layer, parent, name, entry)
+        return
+    if entry.kind == tar.SYMLINK:
+        os.symlink(entry.link, name, dir_fd=parent)
+    elif entry.kind == tar.FIFO:
+        os.mkfifo(name, 0o600, dir_fd=parent)
+    else:
+        _make_device(layer, parent, name, entry)
+    layer.dress(f"/proc/self/fd/{parent}/{name}", entry)
+
+
+def _link(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """Another name for a file of this layer: a layer below is not there for a link to reach into."""
+    *_, last = parts = layer.parts(entry.link) or [""]
+    try:
+        there = layer.open_parent(parts)
+        try:
+            if _is_whiteout(os.stat(last, dir_fd=there, follow_symlinks=False)):
+                raise FileNotFoundError
+            os.link(last, name, src_dir_fd=there, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(there)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        raise Refused(f"{entry.name!r} is a link to {entry.link!r}, which is no file of this layer") from None
+
+
+def _make_device(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+    """A device node, or an empty file in its place where we may not make one."""
+    device = os.makedev(entry.major, entry.minor)
+    if entry.kind == tar.CHARACTER and device == WHITEOUT_DEVICE:
+        raise Refused(f"{entry.name!r} is a character device 0:0: the mark of overlayfs, which no layer brings itself")
+    try:
+        os.mknod(name, 0o600 | (stat.S_IFCHR if entry.kind == tar.CHARACTER else stat.S_IFBLK), device, dir_fd=parent)
+    except PermissionError:
+        os.mknod(name, 0o600 | stat.S_IFREG, dir_fd=parent)
+        layer.lose(entry, "a device (an empty file is in its place)")
+
+
+def _is_whiteout(about: os.stat_result) -> bool:
+    return stat.S_ISCHR(about.st_mode) and about.st_rdev == WHITEOUT_DEVICE
+
+
+# --- Packing ----------------------------------------------------------------------------------------------------------
+
+
+def pack_layer(directory: str, archive: BinaryIO) -> None:
+    """Write what is in `directory`, a layer in the form that overlayfs takes, to `archive` as an uncompressed tar.
+
+    The same tree gives the same bytes: names in the order of their bytes, numbers for owners, of the times only that of
+    modification. Marks are translated back, so `apply_layer` makes the same tree of it. Sockets are left out: nobody
+    listens any more. No link is followed.
+
+    Raises Refused: a name that would be taken for a mark, or a file that overlayfs has left in part in the layer below
+    (redirect_dir, metacopy); tar.TarError: a file that changes meanwhile; OSError.
+    """
+    writer = tar.Writer(archive)
+    first: dict[tuple[int, int], str] = {}
+    for parent, name, path in _files(directory):
+        about = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if name.startswith(WHITEOUT):
+            raise Refused(f"{path!r} cannot be in a layer: its name is that of a mark of what is hidden")
+        if _is_whiteout(about):
+            above, _, hidden = path.rpartition("/")
+            writer.add(tar.Entry(f"{above}/{WHITEOUT}{hidden}".lstrip("/"), mode=0o600))
+        elif not stat.S_ISSOCK(about.st_mode):
+            _pack(writer, parent, name, path, about, first)
+    writer.close()
+
+
+def _files(directory: str) -> Iterator[tuple[int, str, str]]:
+    """The directory itself and all in it, as (the open directory that it is in, its name there, the path to it)."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    top = os.open(directory, flags)
+    way = [(top, "", iter(["."]))]
+    try:
+        while way:
+            parent, above, names = way[-1]
+            name = next(names, None)
+            if name is None:
+                os.close(way.pop()[0])
+                continue
+            path = f"{above}{name}" if way[1:] else "."
+            yield parent, name, path
+            try:
+                inner = os.open(name, flags, dir_fd=parent)
+            except (NotADirectoryError, FileNotFoundError):
+                continue
+            way.append((inner, f"{path}/" if way[1:] else "", iter(sorted(os.listdir(inner), key=os.fsencode))))
+    finally:
+        for fd, _, _ in way:
+            os.close(fd)
+
+
+_KINDS = {
+    stat.S_IFREG: tar.FILE, stat.S_IFLNK: tar.SYMLINK, stat.S_IFCHR: tar.CHARACTER, stat.S_IFBLK: tar.BLOCK,
+    stat.S_IFDIR: tar.DIRECTORY, stat.S_IFIFO: tar.FIFO,
+}  # fmt: skip
+
+
+def _pack(
+    writer: tar.Writer,
+    parent: int,
+    name: str,
+    path: str,
+    about: os.stat_result,
+    first: dict[tuple[int, int], str],
+) -> None:
+    """Write one file. `first` knows where one with several names was met first: the others are links to that."""
+    kind = _KINDS[stat.S_IFMT(about.st_mode)]
+    xattrs, opaque = _attributes(f"/proc/self/fd/{parent}/{name}", path)
+    entry = tar.Entry(
+        f"{path}/" if kind == tar.DIRECTORY else path,
+        kind,
+        stat.S_IMODE(about.st_mode),
+        about.st_uid,
+        about.st_gid,
+        mtime=about.st_mtime_ns,
+        xattrs=xattrs,
+    )
+    if kind != tar.DIRECTORY and about.st_nlink > 1:
+        one = first.setdefault((about.st_dev, about.st_ino), path)
+        if one != path:
+            entry.kind, entry.link, entry.xattrs = tar.LINK, one, {}
+            writer.add(entry)
+            return
+    if kind == tar.FILE:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            entry.size = os.fstat(fd).st_size
+            writer.add(entry, fd)
+        finally:
+            os.close(fd)
+        return
+    if kind == tar.SYMLINK:
+        entry.link = os.readlink(name, dir_fd=parent)
+    elif kind in (tar.CHARACTER, tar.BLOCK):
+        entry.major, entry.minor = os.major(about.st_rdev), os.minor(about.st_rdev)
+    writer.add(entry)
+    if opaque:
+        writer.add(tar.Entry(OPAQUE if path == "." else f"{path}/{OPAQUE}", mode=0o600))
+
+
+def _attributes(file: str, path: str) -> tuple[dict[str, bytes], bool]:
+    """The extended attributes that go with a file, and whether overlayfs has marked it as opaque."""
+    xattrs, opaque = dict[str, bytes](), False
+    for name in os.listxattr(file, follow_symlinks=False):
+        if name.startswith(OVERLAYS_OWN):
+            mark = name.partition(".overlay.")[2]
+            if mark in ("redirect", "metacopy"):
+                raise Refused(f"{path!r} is not whole: overlayfs ({mark}) has left a part of it in the layer below")
+            opaque |= mark == "opaque" and name.startswith(_marks())
+        elif _may_travel(name):
+            xattrs[name] = os.getxattr(file, name, follow_symlinks=False)
+    return xattrs, opaque
+
+
+# --- Stacking ---------------------------------------------------------------------------------------------------------
 
 
 def stack(lowers: Sequence[str], upper: str, work: str, target: str) -> None:
     """Show at `target` the directories `lowers` (the topmost first) below the writable directory `upper`.
 
     A file is read from the highest layer that has it, and copied to `upper` before its first change. `work` is an empty
-    directory on the file system of `upper` in which the kernel prepares such copies.
+    directory on the file system of `upper` in which the kernel prepares such copies. Without an `upper` ("") all of it
+    is read-only.
 
     In a user namespace the marks of deleted files cannot be trusted.* attributes, so they are user.* ones (Linux 5.11).
-    Raises OSError: EINVAL (`upper` cannot carry a layer, as on another overlay), ENOENT, EPERM, ESTALE.
+    No file may be left in the layer below in part (redirect_dir), for then a layer could not travel without that.
+    Raises OSError: EINVAL (`upper` cannot carry a layer, as on another overlay; more than 500 layers), ENOENT, EPERM,
+    ESTALE.
     """
-    options = [
-        f"lowerdir={':'.join(map(_escaped, lowers))}",
-        f"upperdir={_escaped(upper)}",
-        f"workdir={_escaped(work)}",
-    ]
-    if in_user_namespace():
-        options.append("userxattr")
-    mount("overlay", target, "overlay", 0, ",".join(options))
+    flags = ["userxattr"] if in_user_namespace() else []
+    where = [("upperdir", upper), ("workdir", work)] if upper else []
+    if not upper and len(lowers) == 1:  # nothing to lay over it, and overlayfs would refuse
+        mount(lowers[0], target, None, MS_BIND)
+        mount_setattr(AT_FDCWD, target, 0, MountAttr(attr_set=MOUNT_ATTR_RDONLY))
+        return
+    options = ["lowerdir=" + ":".join(map(_escaped, lowers)), *(f"{key}={_escaped(path)}" for key, path in where)]
+    text = ",".join([*options, "redirect_dir=nofollow", *flags])
+    if len(os.fsencode(text)) < PAGE:
+        mount("overlay", target, "overlay", 0, text)
+    else:
+        _stack_one_by_one(lowers, where, flags, target)
+
+
+def _stack_one_by_one(
+    lowers: Sequence[str], where: Sequence[tuple[str, str]], flags: Sequence[str], target: str
+) -> None:
+    """mount(2) takes one page of options; fsconfig(2) any number, one by one ("lowerdir+", Linux 6.5)."""
+    context = fsopen("overlay")
+    try:
+        fsconfig(context, FSCONFIG_SET_STRING, "source", "overlay")
+        for key, path in [*(("lowerdir+", path) for path in lowers), *where]:
+            fsconfig(context, FSCONFIG_SET_STRING, key, path)
+        fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", "nofollow")
+        for flag in flags:
+            fsconfig(context, FSCONFIG_SET_FLAG, flag)
+        fsconfig(context, FSCONFIG_CMD_CREATE)
+        made = fsmount(context)
+    finally:
+        os.close(context)
+    try:
+        move_mount(made, target)
+    finally:
+        os.close(made)
 
 
 def _escaped(path: str) -> str:

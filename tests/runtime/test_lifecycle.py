@@ -574,6 +574,15 @@ def test_debug_names_the_stages_of_exec_as_runc_does(runtime: Runtime) -> None:
     assert "nsexec" not in failed.stderr and "about to exec" not in failed.stderr
 
 
+def test_rules_for_landlock_in_an_annotation(runtime: Runtime) -> None:
+    runtime.config["annotations"] = {"org.minicontainer.landlock": '{"/bin": "read execute", "/tmp": "read write"}'}
+    runtime.write("sh", "-c", "mkdir /tmp/a; ls /; mkdir /root/b", noNewPrivileges=True)
+    (runtime.bundle / "rootfs/tmp").mkdir(exist_ok=True)
+    done = runtime("run", "--bundle", runtime.bundle, "c")
+    assert done.stdout == "" and done.stderr.count("Permission denied") == 2, done.stderr
+    assert (runtime.bundle / "rootfs/tmp/a").is_dir() and not (runtime.bundle / "rootfs/root/b").exists()
+
+
 def test_help_on_no_command(runtime: Runtime) -> None:
     done = runtime("foo", "-h")
     assert done.returncode == 1 and "No help topic for 'foo'" in done.stderr and done.stderr.count("\n") == 1
