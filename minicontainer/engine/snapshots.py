@@ -233,17 +233,21 @@ def clone(
     `full`: with a copy of what that has written, in place of sharing it; the image below stays shared. It is wanted as
     its source was, limits and all; but name, host name, addresses and fixed ports of the host are its own.
     """
-    store = taking.store
-    with alone(store, source), kept(store):
-        if snapshot:
-            layers = find(store, source, snapshot).layers
-        elif full and taking.state(source).status != "running":
-            with standing(taking, source):
-                return _add(taking, source, name, store.config(source.id).layers, "", True, remove, upper=True)
-        else:
-            layers = freeze(taking, source)
-        origin = "" if full else f"{source.id}/{snapshot}".rstrip("/")
-        return _add(taking, source, name, layers, origin, full, remove)
+    store, layers = taking.store, tuple[str, ...]()
+    try:
+        with alone(store, source), kept(store):
+            if snapshot:
+                layers = find(store, source, snapshot).layers
+            elif full and taking.state(source).status != "running":
+                with standing(taking, source):
+                    return _add(taking, source, name, store.config(source.id).layers, "", True, remove, upper=True)
+            else:
+                layers = freeze(taking, source)
+            origin = "" if full else f"{source.id}/{snapshot}".rstrip("/")
+            return _add(taking, source, name, layers, origin, full, remove)
+    finally:
+        if layers:
+            sweep(store, layers[:1])  # no clone has been made; or it has a copy of its own
 
 
 def _add(

@@ -187,7 +187,7 @@ class Store:
                     os.rename(upper, f"{directory}/upper")
                 files.write(f"{directory}/config.json", config.to_json())  # the last: from here on it is a container
             except BaseException:
-                self.forget(config)
+                self._drop(config)
                 raise
         return config
 
@@ -202,13 +202,17 @@ class Store:
             from minicontainer.engine import snapshots
 
             layers = snapshots.named_by(self, config)
+        self._drop(config)
+        if layers:
+            snapshots.sweep(self, layers)
+
+    def _drop(self, config: Config) -> None:
+        directory = self.directory(config.id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/config.json")
         self.clear(directory)
         self._unname(config.id, config.name)
         self.leave(config.id)
-        if layers:
-            snapshots.sweep(self, layers)
 
     def find(self, wanted: str) -> Config:
         """The container with this name, or whose id begins so. Raises EngineError."""

@@ -137,7 +137,7 @@ def test_it_goes_on_while_a_snapshot_is_taken(engine: Engine) -> None:
             snapshot = engine.snapshot(config)
             taken = count_in(engine, snapshot)
             wait_until(lambda taken=taken: count_of(pid) > taken + 5, f"it counts on after snapshot {number}")  # type: ignore[misc]
-            assert taken > old
+            assert taken >= old
             old = taken
         points = [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
         assert sorted(points) == sorted(line.split()[4] for line in mounts.splitlines()), "what is mounted is the same"
@@ -188,16 +188,19 @@ def test_what_holds_the_old_root_is_seen_and_the_layer_copied(engine: Engine, sc
 
 def test_nobody_can_write_to_what_was_frozen(engine: Engine) -> None:
     """/proc/1/exe and the like lead to the old root still: it is read-only for ever."""
-    with running(engine, "cp /bin/busybox /mine; exec /mine sh -c 'while :; do sleep 0.01; done'") as (config, pid):
-        wait_until(lambda: Path(f"/proc/{pid}/root/mine").exists(), "it runs its own copy")
+    with running(engine, "mkdir /my; cp /bin/busybox /my; exec /my/busybox sh -c 'while :; do sleep 0.01; done'") as (
+        config,
+        pid,
+    ):
+        wait_until(lambda: Path(f"/proc/{pid}/root/my/busybox").exists(), "it runs its own copy")
         [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        wait_until(lambda: os.readlink(f"/proc/{child}/exe") == "/mine", "it is executed")
+        wait_until(lambda: os.readlink(f"/proc/{child}/exe") == "/my/busybox", "it is executed")
         snapshot = engine.snapshot(config)
         assert not engine.warnings  # type: ignore[attr-defined]
         with pytest.raises(OSError, match="Read-only"):
             os.chmod(f"/proc/{child}/exe", 0o600)
         before = tree(Path(snapshots.directories(engine.store, snapshot)[0]))
-        Path(f"/proc/{pid}/root/mine").chmod(0o600)
+        Path(f"/proc/{pid}/root/my/busybox").chmod(0o600)
         assert tree(Path(snapshots.directories(engine.store, snapshot)[0])) == before
 
 
@@ -265,13 +268,17 @@ def test_it_is_killed_in_the_midst_of_the_mounts(engine: Engine, call: str, numb
                 kill()
             return real(*arguments)
 
+        killed = False
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reroot, call, killer)
             try:
                 engine.snapshot(config)
             except EngineError as error:
-                assert "system repair" in str(error)
-                assert engine.repair() == ['container "alpha" goes on, which stood still for a snapshot']
+                killed = "system repair" in str(error)
+                assert killed
+        assert killed or number > 1, "nobody was killed: this tests nothing"
+        if killed:
+            assert 'container "alpha" goes on, which stood still for a snapshot' in engine.repair()
         before = count_of(pid)
         wait_until(lambda: count_of(pid) > before, "it counts on")
         now = [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
@@ -317,7 +324,6 @@ def test_clones_share_and_do_not_see_each_other(engine: Engine) -> None:
 
 
 def test_a_clone_keeps_its_limits_and_gets_a_name_and_addresses_of_its_own(engine: Engine) -> None:
-    engine.networks  # a network is not needed to be wished for
     source = engine.create(
         "busybox", ["true"], name="alpha", hostname="web", limits=Limits(pids=20, memory=1 << 26), env=("A=b",),
         networks=(Attachment("front", ip="10.9.0.5", mac="02:00:00:00:00:01", aliases=("db",)),),
@@ -531,10 +537,11 @@ def test_without_space_nothing_is_half_made(tmp_path: Path) -> None:
             engine.clone(config, "beta", full=True)
         except EngineError as error:
             said.append(str(error))
-        with open(top / "filler", "wb") as filler, contextlib.suppress(OSError):
+        filler = os.open(top / "filler", os.O_CREAT | os.O_WRONLY)
+        with contextlib.suppress(OSError):
             while True:
-                filler.write(b"x" * 4096)
-                filler.flush()
+                os.write(filler, b"x" * 4096)
+        os.close(filler)
         try:
             engine.snapshot(config)
         except EngineError as error:
