@@ -474,8 +474,12 @@ def as_owner(steps: Steps, act: str, *arguments: Any) -> None:
     except PermissionError:
         if os.geteuid() == 0:
             raise
+        import shutil
+
         from minicontainer.engine.removal import act_as_container_root
 
+        if act in ("copy", "merge", "clone"):  # what was made of the new directory, by us
+            shutil.rmtree(arguments[1], ignore_errors=True)
         act_as_container_root(act, *arguments)
 
 
