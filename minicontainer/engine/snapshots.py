@@ -267,7 +267,10 @@ def _add(
     try:
         with told(f'cannot clone container "{source.name}"'):
             as_owner(taking.steps, "clone", own, made, full, below)
-            return store.add(_anew(taking, source, name, layers, origin, remove), upper=made)
+            return store.add(
+                _anew(taking, source, name, layers, origin, remove),
+                lambda place: as_owner(taking.steps, "rename", made, place),
+            )
     except BaseException:
         store.clear(made)
         raise
@@ -462,7 +465,14 @@ def acts(steps: Steps) -> dict[str, Callable[..., object]]:
             for fd in fds:
                 os.close(fd)
 
-    return {"freeze": freeze, "copy": copy, "merge": steps.merge, "restore": steps.restore, "clone": steps.clone}
+    return {
+        "freeze": freeze,
+        "copy": copy,
+        "merge": steps.merge,
+        "restore": steps.restore,
+        "clone": steps.clone,
+        "rename": os.rename,
+    }
 
 
 def as_owner(steps: Steps, act: str, *arguments: Any) -> None:

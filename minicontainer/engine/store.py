@@ -162,10 +162,10 @@ class Store:
         """The tree of a layer."""
         return f"{self.layers}/{name}/diff"
 
-    def add(self, config: Config, upper: str | None = None) -> Config:
+    def add(self, config: Config, upper: Callable[[str], object] = os.mkdir) -> Config:
         """Remember a new container, give it an id and, unless it has one, a name; the caller watches over it.
 
-        `upper`: a directory that becomes its writable layer, in place of an empty one. Raises EngineError (name taken).
+        `upper` makes its writable layer, an empty directory unless given. Raises EngineError (name taken).
         """
         with self._lock():
             container_id = os.urandom(6).hex()
@@ -181,10 +181,7 @@ class Store:
                 self.attend(container_id)
                 for name in ("work", "merged"):
                     os.mkdir(f"{directory}/{name}")
-                if upper is None:
-                    os.mkdir(f"{directory}/upper")
-                else:
-                    os.rename(upper, f"{directory}/upper")
+                upper(f"{directory}/upper")
                 files.write(f"{directory}/config.json", config.to_json())  # the last: from here on it is a container
             except BaseException:
                 self._drop(config)
