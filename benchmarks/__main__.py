@@ -15,6 +15,7 @@ from benchmarks import (
     podman_start,
     runtime_start,
     shell_start,
+    snapshots,
     stats,
     throughput,
     warm_start,
@@ -30,6 +31,7 @@ MODULES = {
     "networks": networks,
     "throughput": throughput,
     "names": names,
+    "snapshots": snapshots,
     "stats": stats,
     "grading": grading,
 }
