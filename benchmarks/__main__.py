@@ -10,10 +10,12 @@ from pathlib import Path
 from benchmarks import (
     grading,
     groups,
+    names,
     networks,
     podman_start,
     runtime_start,
     shell_start,
+    snapshots,
     stats,
     throughput,
     warm_start,
@@ -28,6 +30,8 @@ MODULES = {
     "podman_start": podman_start,
     "networks": networks,
     "throughput": throughput,
+    "names": names,
+    "snapshots": snapshots,
     "stats": stats,
     "grading": grading,
 }

@@ -57,9 +57,13 @@ def serve(act: str, arguments: str) -> None:
     def inside() -> int:
         os.close(tell)
         os.read(mapped, 1)
-        steps.become_root()
         known: dict[str, Callable[..., object]] = {"remove": shutil.rmtree, **acts(steps)}
-        known[act](*json.loads(arguments))
+        try:
+            steps.become_root()
+            known[act](*json.loads(arguments))
+        except Exception as error:
+            print(error, file=sys.stderr, flush=True)
+            return 1
         return 0
 
     pid = steps.spawn_init(inside, [Namespace.USER])

@@ -233,17 +233,21 @@ def clone(
     `full`: with a copy of what that has written, in place of sharing it; the image below stays shared. It is wanted as
     its source was, limits and all; but name, host name, addresses and fixed ports of the host are its own.
     """
-    store = taking.store
-    with alone(store, source), kept(store):
-        if snapshot:
-            layers = find(store, source, snapshot).layers
-        elif full and taking.state(source).status != "running":
-            with standing(taking, source):
-                return _add(taking, source, name, store.config(source.id).layers, "", True, remove, upper=True)
-        else:
-            layers = freeze(taking, source)
-        origin = "" if full else f"{source.id}/{snapshot}".rstrip("/")
-        return _add(taking, source, name, layers, origin, full, remove)
+    store, layers = taking.store, tuple[str, ...]()
+    try:
+        with alone(store, source), kept(store):
+            if snapshot:
+                layers = find(store, source, snapshot).layers
+            elif full and taking.state(source).status != "running":
+                with standing(taking, source):
+                    return _add(taking, source, name, store.config(source.id).layers, "", True, remove, upper=True)
+            else:
+                layers = freeze(taking, source)
+            origin = "" if full else f"{source.id}/{snapshot}".rstrip("/")
+            return _add(taking, source, name, layers, origin, full, remove)
+    finally:
+        if layers:
+            sweep(store, layers[:1])  # no clone has been made; or it has a copy of its own
 
 
 def _add(
@@ -263,7 +267,10 @@ def _add(
     try:
         with told(f'cannot clone container "{source.name}"'):
             as_owner(taking.steps, "clone", own, made, full, below)
-            return store.add(_anew(taking, source, name, layers, origin, remove), upper=made)
+            return store.add(
+                _anew(taking, source, name, layers, origin, remove),
+                lambda place: as_owner(taking.steps, "rename", made, place),
+            )
     except BaseException:
         store.clear(made)
         raise
@@ -458,7 +465,14 @@ def acts(steps: Steps) -> dict[str, Callable[..., object]]:
             for fd in fds:
                 os.close(fd)
 
-    return {"freeze": freeze, "copy": copy, "merge": steps.merge, "restore": steps.restore, "clone": steps.clone}
+    return {
+        "freeze": freeze,
+        "copy": copy,
+        "merge": steps.merge,
+        "restore": steps.restore,
+        "clone": steps.clone,
+        "rename": os.rename,
+    }
 
 
 def as_owner(steps: Steps, act: str, *arguments: Any) -> None:
@@ -470,8 +484,12 @@ def as_owner(steps: Steps, act: str, *arguments: Any) -> None:
     except PermissionError:
         if os.geteuid() == 0:
             raise
+        import shutil
+
         from minicontainer.engine.removal import act_as_container_root
 
+        if act in ("copy", "merge", "clone"):  # what was made of the new directory, by us
+            shutil.rmtree(arguments[1], ignore_errors=True)
         act_as_container_root(act, *arguments)
 
 

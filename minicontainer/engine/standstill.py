@@ -162,9 +162,11 @@ class _Standstill:
         try:
             if root is not None:
                 self._enter()
-                if os.stat(f"{self.directory}/upper").st_ino != noted["upper"]:
+                if _mount_number(f"/proc/{self.pid}/root") != root:
+                    self.steps.replace_root(self.pid, -1, root)
+                elif os.stat(f"{self.directory}/upper").st_ino != noted["upper"]:
                     self._replace_root(root)
-                elif _mount_number(f"/proc/{self.pid}/root") == root:
+                else:
                     self.steps.unseal_root(self.pid)
         finally:
             if not noted["paused"]:
@@ -172,13 +174,13 @@ class _Standstill:
         return ""
 
     def _replace_root(self, root: int) -> None:
-        """An overlay over the frozen layer in place of the old root, with a work directory of its own.
+        """An overlay over the frozen layer in place of the old root.
 
-        The old one is in use until the last process has let go of the old root.
+        With a work directory of its own: the old one is in use until the last process has let go of the old root, and
+        an overlay begins by emptying it.
         """
-        work = f"{self.directory}/work.{root}"
-        with contextlib.suppress(FileExistsError):  # by one who was killed then
-            os.mkdir(work, 0o700)
+        work = f"{self.directory}/work.{os.urandom(4).hex()}"
+        os.mkdir(work, 0o700)
         merged = f"{self.directory}/merged"
         self.steps.stack(self.taking.bottom(self.config), f"{self.directory}/upper", work, merged)
         new = open_tree(merged, OPEN_TREE_CLONE)

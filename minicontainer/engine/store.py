@@ -177,10 +177,10 @@ class Store:
         """The tree of a layer."""
         return f"{self.layers}/{name}/diff"
 
-    def add(self, config: Config, upper: str | None = None) -> Config:
+    def add(self, config: Config, upper: Callable[[str], object] = os.mkdir) -> Config:
         """Remember a new container, give it an id and, unless it has one, a name; the caller watches over it.
 
-        `upper`: a directory that becomes its writable layer, in place of an empty one. Raises EngineError (name taken).
+        `upper` makes its writable layer, an empty directory unless given. Raises EngineError (name taken).
         """
         with self._lock():
             container_id = os.urandom(6).hex()
@@ -196,13 +196,10 @@ class Store:
                 self.attend(container_id)
                 for name in ("work", "merged"):
                     os.mkdir(f"{directory}/{name}")
-                if upper is None:
-                    os.mkdir(f"{directory}/upper")
-                else:
-                    os.rename(upper, f"{directory}/upper")
+                upper(f"{directory}/upper")
                 files.write(f"{directory}/config.json", config.to_json())  # the last: from here on it is a container
             except BaseException:
-                self.forget(config)
+                self._drop(config)
                 raise
         return config
 
@@ -217,13 +214,17 @@ class Store:
             from minicontainer.engine import snapshots
 
             layers = snapshots.named_by(self, config)
+        self._drop(config)
+        if layers:
+            snapshots.sweep(self, layers)
+
+    def _drop(self, config: Config) -> None:
+        directory = self.directory(config.id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/config.json")
         self.clear(directory)
         self._unname(config.id, config.name)
         self.leave(config.id)
-        if layers:
-            snapshots.sweep(self, layers)
 
     def find(self, wanted: str) -> Config:
         """The container with this name, or whose id begins so. Raises EngineError."""
