@@ -9,7 +9,8 @@ import sys
 
 from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows, _printable
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.registries import SETTINGS, told
+from minicontainer.engine.images import told
+from minicontainer.engine.registries import SETTINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,14 +43,13 @@ def push(arguments: argparse.Namespace) -> int:
     """``minicontainer push``: bring an image to the registry that its name says, and print its digest."""
     _let_interrupt()
     with told():
-        from minicontainer.engine.registries import content_of
         from minicontainer.images import transfer
         from minicontainer.images.references import parse_reference
 
         engine, reference = _engine(arguments), parse_reference(arguments.image)
         with _registries(arguments, engine, reference.registry) as sources, _progress(arguments) as progress:
             descriptor = transfer.push(
-                reference, content_of(engine.store), sources[-1], progress=progress, parallel=arguments.parallel
+                reference, engine.images().content, sources[-1], progress=progress, parallel=arguments.parallel
             )
         print(f"{reference.canonical.partition('@')[0]}@{descriptor.digest}")
     return 0
