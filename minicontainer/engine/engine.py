@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
     from minicontainer.engine.resources import Node, Statistics
-    from minicontainer.images.images import Images
     from minicontainer.images.documents import Descriptor, Platform
+    from minicontainer.images.images import Images
     from minicontainer.images.references import Reference
     from minicontainer.images.registry import Registry
     from minicontainer.images.transfer import Progress
@@ -459,7 +459,12 @@ class Engine:
     # Images
 
     def pull(
-        self, reference: Reference, sources: Sequence[Registry], platform: Platform | None, progress: Progress, parallel: int
+        self,
+        reference: Reference,
+        sources: Sequence[Registry],
+        platform: Platform | None,
+        progress: Progress,
+        parallel: int,
     ) -> Descriptor:
         """Fetch an image from the first of `sources` that has it, and unpack it. Raises ImageError."""
         from minicontainer.engine import registries

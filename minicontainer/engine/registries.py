@@ -1,4 +1,4 @@
-"""Registries and this engine: what is pulled is unpacked below its root; what is not here is pulled when it is needed."""
+"""Registries and this engine: what is pulled is unpacked below its root, and what is missing is pulled."""
 
 from __future__ import annotations
 
@@ -46,17 +46,15 @@ def pull(
 
 
 def pull_missing(store: Store, steps_path: str | None, text: str, platform: str) -> None:
-    """As ``minicontainer pull`` does it, in a process of its own: several threads do it, and whoever is about to start a
+    """As ``minicontainer pull`` does it, in a process of its own: it takes threads, and whoever is about to start a
     container must have none. What it has to say of its progress goes to standard error. Raises EngineError."""
     import subprocess
 
     words = ["--root", store.root, *(["--steps", steps_path] if steps_path else []), "pull"]
-    words += [*(["--platform", platform] if platform else []), "--", text]
-    done = subprocess.run(
-        [sys.executable, "-m", "minicontainer", *words], stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True
-    )
+    words = [sys.executable, "-m", "minicontainer", *words, *(["--platform", platform] if platform else []), "--", text]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"the process that pulls {text} ended with status {done.returncode}"]
+        said = done.stderr.strip().splitlines() or [f"the process that pulls it ended with status {done.returncode}"]
         raise EngineError(said[-1].removeprefix("minicontainer: "), 130 if done.returncode == 130 else 125)
 
 
