@@ -320,11 +320,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "push": ("bring an image to a registry", _options_of("push"), _later("push", "registry")),
     "login": ("keep the password for a registry", _options_of("login"), _later("login", "registry")),
     "logout": ("forget it", _options_of("logout"), _later("logout", "registry")),
-    "search": (
-        "the repositories of a registry, or the tags of one",
-        _options_of("search"),
-        _later("search", "registry"),
-    ),
+    "search": ("the repositories of a registry, or tags", _options_of("search"), _later("search", "registry")),
     "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
     "images": ("list images", _of_images("list_options"), _later("list_images", "images")),
     "history": ("how an image came to be", _of_images("history_options"), _later("history", "images")),

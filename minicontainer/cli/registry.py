@@ -9,7 +9,8 @@ import sys
 
 from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows, _printable
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.registries import SETTINGS, told
+from minicontainer.engine.images import told
+from minicontainer.engine.registries import SETTINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,14 +43,13 @@ def push(arguments: argparse.Namespace) -> int:
     """``minicontainer push``: bring an image to the registry that its name says, and print its digest."""
     _let_interrupt()
     with told():
-        from minicontainer.engine.registries import content_of
         from minicontainer.images import transfer
         from minicontainer.images.references import parse_reference
 
         engine, reference = _engine(arguments), parse_reference(arguments.image)
         with _registries(arguments, engine, reference.registry) as sources, _progress(arguments) as progress:
             descriptor = transfer.push(
-                reference, content_of(engine.store), sources[-1], progress=progress, parallel=arguments.parallel
+                reference, engine.images().content, sources[-1], progress=progress, parallel=arguments.parallel
             )
         print(f"{reference.canonical.partition('@')[0]}@{descriptor.digest}")
     return 0
@@ -82,7 +82,7 @@ def logout(arguments: argparse.Namespace) -> int:
 
 
 def search(arguments: argparse.Namespace) -> int:
-    """``minicontainer search``: the repositories of a registry whose names have a word in them, or a repository's tags."""
+    """``minicontainer search``: repositories of a registry with a word in their names, or a repository's tags."""
     _let_interrupt()
     with told():
         from itertools import islice
@@ -95,12 +95,13 @@ def search(arguments: argparse.Namespace) -> int:
             name, _, word = arguments.name.partition("/")
             reference = Reference(_registry_name(name), "") if _is_registry(name) else Reference(DOCKER_HUB, "")
             if reference.registry == DOCKER_HUB:
-                raise EngineError("Docker Hub does not list its repositories to programs: write the name of another registry "
-                                  f"first, as in: minicontainer search localhost:5000/{_printable(arguments.name)}")  # fmt: skip
+                name = _printable(arguments.name)
+                raise EngineError("Docker Hub does not list its repositories: name another registry first, as in: "
+                                  f"minicontainer search localhost:5000/{name}")  # fmt: skip
         with _registries(arguments, _engine(arguments), reference.registry) as sources:
             if arguments.list_tags:
-                rows = [(reference.name, tag) for tag in islice(sources[-1].tags(reference.repository), arguments.limit)]
-                _print_rows([("NAME", "TAG"), *rows])
+                tags = islice(sources[-1].tags(reference.repository), arguments.limit)
+                _print_rows([("NAME", "TAG"), *((reference.name, tag) for tag in tags)])
             else:
                 found = (one for one in sources[-1].repositories() if word in one)
                 _print_rows([("NAME",), *((f"{reference.registry}/{one}",) for one in islice(found, arguments.limit))])
@@ -158,7 +159,7 @@ def _connection_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--ca", default="", metavar="FILE", help="certificates of who may vouch for the registry, in PEM form")
     add("--retry", type=_count, default=5, metavar="N", help="attempts, until a registry that fails is given up (5)")
-    add("--retry-delay", type=_seconds, default=0.3, metavar="S", help="seconds before the second one, then doubled (0.3)")
+    add("--retry-delay", type=_seconds, default=0.3, metavar="S", help="seconds before the second, then doubled (0.3)")
     add("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds of silence, until it has failed (30)")
 
 

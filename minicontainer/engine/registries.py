@@ -1,11 +1,10 @@
-"""Registries and this engine: what is pulled is unpacked below its root; what is not here is pulled when it is needed."""
+"""Registries and this engine: what is pulled is unpacked below its root, and what is missing is pulled."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Store
@@ -13,25 +12,14 @@ from minicontainer.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minicontainer.images.content import ContentStore
     from minicontainer.images.documents import Descriptor, Platform
+    from minicontainer.images.images import Images
     from minicontainer.images.references import Reference
     from minicontainer.images.registry import Registry
     from minicontainer.images.transfer import Progress
 
 SETTINGS = "registries.toml"
 """Below the engine's root: `minicontainer.images.endpoints`."""
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """What goes wrong with images, as errors of the engine."""
-    from minicontainer.images.errors import ImageError
-
-    try:
-        yield
-    except ImageError as error:
-        raise EngineError(str(error)) from None
 
 
 def pull(
@@ -47,50 +35,40 @@ def pull(
 
     For a user who is not root they are unpacked when a container is made of them: by the root of its user namespace.
     """
+    from minicontainer.engine.images import images_of
     from minicontainer.images import transfer
 
-    unpack = _unpacking(store, steps) if os.geteuid() == 0 else None
+    images = images_of(store)
+    unpack = _unpacking(images, steps) if os.geteuid() == 0 else None
     return transfer.pull(
-        reference, content_of(store), sources, platform, unpack=unpack, progress=progress, parallel=parallel
+        reference, images.content, sources, platform, unpack=unpack, progress=progress, parallel=parallel
     )
 
 
 def pull_missing(store: Store, steps_path: str | None, text: str, platform: str) -> None:
-    """As ``minicontainer pull`` does it, in a process of its own: several threads do it, and whoever is about to start a
+    """As ``minicontainer pull`` does it, in a process of its own: it takes threads, and whoever is about to start a
     container must have none. What it has to say of its progress goes to standard error. Raises EngineError."""
     import subprocess
 
     words = ["--root", store.root, *(["--steps", steps_path] if steps_path else []), "pull"]
-    words += [*(["--platform", platform] if platform else []), "--", text]
-    done = subprocess.run(
-        [sys.executable, "-m", "minicontainer", *words], stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True
-    )
+    words = [sys.executable, "-m", "minicontainer", *words, *(["--platform", platform] if platform else []), "--", text]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"the process that pulls {text} ended with status {done.returncode}"]
+        said = done.stderr.strip().splitlines() or [f"the process that pulls it ended with status {done.returncode}"]
         raise EngineError(said[-1].removeprefix("minicontainer: "), 130 if done.returncode == 130 else 125)
 
 
-def content_of(store: Store) -> ContentStore:
-    """The blobs and names of images below the engine's root."""
-    from minicontainer.images.content import ContentStore
-
-    return ContentStore(f"{store.root}/images")
-
-
-def _unpacking(store: Store, steps: Steps) -> Callable[[Descriptor, str], None]:
-    from minicontainer.engine.images import images_of
+def _unpacking(images: Images, steps: Steps) -> Callable[[Descriptor, str], None]:
     from minicontainer.images.unpack import unpack
 
-    images = images_of(store)
-    content, layers = images.content, images.layers
-    os.makedirs(layers, exist_ok=True)
-
     def unpacked(blob: Descriptor, diff_id: str) -> None:
-        file = content.open(blob.digest)
+        if os.path.isdir(images.layer(diff_id)):
+            return
+        file = images.content.open(blob.digest)
         try:
-            unpack(layers, diff_id, file, steps.apply_layer)
-            images.note(diff_id)
+            unpack(images.layers, diff_id, file, steps.apply_layer)
         finally:
             os.close(file)
+        images.note(diff_id)
 
     return unpacked

@@ -1,7 +1,7 @@
 """Who we are to a registry: passwords where docker and podman keep them, and the answer to a registry's challenge.
 
-    WWW-Authenticate: Basic realm="…"                             every request carries user and password
-    WWW-Authenticate: Bearer realm="https://…/token",service="…"  the realm gives a token for some scopes; requests carry it
+    WWW-Authenticate: Basic realm="…"                             user and password come with every request
+    WWW-Authenticate: Bearer realm="https://…/token",service="…"  the realm gives a token, which comes with them
 
 A scope is ``repository:NAME:pull,push``. Sources: RFC 7617, RFC 6750, and the token specification of the distribution
 project; docker's credential helpers speak JSON on standard input and output (docker-credential-helpers, README).
@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from minicontainer.images.errors import ImageError
-from minicontainer.images.references import DOCKER_HUB, shown
+from minicontainer.images.references import DOCKER_HUB
 from minicontainer.record import Record
 
 HUB_KEY = "https://index.docker.io/v1/"
@@ -54,7 +54,7 @@ class Login(Record):
 
 
 class Authorizer:
-    """The value of Authorization for a registry's requests; got when the registry first asks, kept until it asks again."""
+    """The value of Authorization for a registry's requests; got when it first asks, kept until it asks again."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Authorizer:
         except (ValueError, AttributeError):
             token = None
         if status != 200 or not isinstance(token, str) or not token.isprintable():
-            raise ImageError(f"{self.registry} sends us to {realm} for a token, which gives none (HTTP status {status})")
+            raise ImageError(f"{self.registry} sends us to {realm} for a token, which gives none (status {status})")
         return token
 
     def _trusted(self, realm: str) -> None:
@@ -129,7 +129,7 @@ class Authorizer:
             raise ImageError(f'{self.registry} wants our password sent to "{realm}", which is no https address')
 
 
-_ANY = ("*",)
+_ANY: tuple[str, ...] = ("*",)
 
 
 def _key(scopes: Sequence[str]) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 def _strongest(challenges: Sequence[str]) -> tuple[str, dict[str, str]] | None:
     """The challenge to answer, a bearer's before a basic one: scheme and parameters. RFC 7235, section 4.1."""
-    found = {}
+    found = dict[str, dict[str, str]]()
     for challenge in challenges:
         for match in _CHALLENGE.finditer(challenge[:8192]):
             parameters = {
@@ -268,7 +268,7 @@ def _main_key(registry: str) -> str:
 
 
 def _keys(registry: str, repository: str) -> Iterator[str]:
-    """What an entry may be filed under: the longest part of the repository first, then the registry, old spellings last."""
+    """What an entry may be filed under: the longest part of the repository first, old spellings last."""
     parts = repository.split("/") if repository else []
     for length in range(len(parts), 0, -1):
         yield "/".join([registry, *parts[:length]])

@@ -67,7 +67,9 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {path}: {error}") from None
     for registry, own in settings.items():
-        if not isinstance(own, dict) or any(isinstance(value, dict) for value in own.values()):  # [docker.io] is two names
+        if not isinstance(own, dict) or any(
+            isinstance(value, dict) for value in own.values()
+        ):  # [docker.io]: two names
             raise ImageError(f'{path}: write settings below the name of a registry, with the quotes: ["docker.io"]')
         for key, value in own.items():
             if key not in SETTINGS or not isinstance(value, SETTINGS[key]):
@@ -166,7 +168,7 @@ def _tls(endpoint: Endpoint) -> Any:
 
 def _proxy(url: str) -> str | None:
     """As HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say, in small letters too; this machine needs none."""
-    from urllib.request import getproxies_environment, proxy_bypass_environment
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     parts = urlsplit(url)
     proxies = getproxies_environment()

@@ -9,8 +9,8 @@
     PUT /v2/NAME/manifests/TAG-or-DIGEST
     GET /v2/NAME/tags/list, GET /v2/_catalog            in pages, Link: …; rel="next"
 
-What fails but may work a moment later (429, 5xx, a connection that is refused or breaks) is tried again, with a pause that
-doubles, or as long as Retry-After asks for, within the bounds of `Patience`. What has arrived of a blob stays arrived.
+What fails but may work a moment later (429, 5xx, a connection that is refused or breaks) is tried again, after a pause
+that doubles, or is as long as Retry-After asks for, within the bounds of `Patience`. What has arrived of a blob stays.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minicontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol, TypeVar
+    from typing import Any, Protocol, TypeVar
 
     import urllib3
     from urllib3.response import BaseHTTPResponse
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
         def restart(self) -> None: ...
 
     T = TypeVar("T")
+    Body = Any
+    """What urllib3 takes: bytes, or an object to read from."""
 
 ANSWER_LIMIT = 8 << 20
 """Bytes of a page of names, or of a token."""
@@ -74,7 +76,7 @@ class Patience(Record):
 
 
 class RegistryError(ImageError):
-    """A registry did not do what it was asked; `status` is HTTP's (0: there was no answer), `code` the registry's own."""
+    """A registry did not do what it was asked; `status` is HTTP's (0: no answer), `code` the registry's own."""
 
     def __init__(self, text: str, status: int = 0, code: str = "") -> None:
         super().__init__(text)
@@ -118,10 +120,12 @@ class Registry:
 
     def close(self) -> None:
         """Give up the connections."""
-        for one in self._pools.values():
-            one.clear()
+        for manager in self._pools.values():
+            for key in manager.pools.keys():  # noqa: SIM118 (it is no dict)
+                manager.pools[key].close()  # which `clear` leaves to the garbage collector
+            manager.clear()
 
-    # -- is it there, what does it have ------------------------------------------------------------------------------------
+    # Is it there, what does it have
 
     def check(self) -> None:
         """Raises ImageError: it is no registry, or does not know us."""
@@ -138,10 +142,10 @@ class Registry:
         """The tags of a repository."""
         yield from self._pages(self._path(repository, "tags/list?n=1000"), "tags", [self._scope(repository)])
 
-    # -- down ------------------------------------------------------------------------------------------------------------------
+    # Down
 
     def manifest(self, repository: str, reference: str) -> tuple[str, bytes]:
-        """The media type that the registry gives, and the bytes, checked against their digest before anybody reads them."""
+        """The media type that it gives, and the bytes, checked against their digest before anybody reads them."""
         path = self._path(repository, f"manifests/{reference}")
         response = self._request("GET", path, [self._scope(repository)], {"Accept": ", ".join([*INDEXES, *MANIFESTS])})
         if response.status != 200:
@@ -159,7 +163,9 @@ class Registry:
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Whether it has it, in this repository."""
-        response = self._request("HEAD", self._path(repository, f"blobs/{digest}"), [self._scope(repository, "pull,push")])
+        response = self._request(
+            "HEAD", self._path(repository, f"blobs/{digest}"), [self._scope(repository, "pull,push")]
+        )
         if response.status not in (200, 404):
             raise self._refusal(response, f"look for {digest} in")
         self._end(response)
@@ -209,7 +215,7 @@ class Registry:
         if writer.offset < size:
             raise Transient(f"{self.name} has sent {writer.offset} of {size} bytes, and no more")
 
-    # -- up --------------------------------------------------------------------------------------------------------------------
+    # Up
 
     def upload(
         self, repository: str, digest: str, size: int, file: int, told: Callable[[int], None], mount_from: str = ""
@@ -304,7 +310,7 @@ class Registry:
         if claimed.startswith("sha256:") and claimed != f"sha256:{hashlib.sha256(raw).hexdigest()}":
             raise RegistryError(f"{self.name} has taken {repository}:{reference} for {claimed}, which it is not")
 
-    # -- one request -----------------------------------------------------------------------------------------------------------
+    # One request
 
     def _request(
         self, method: str, what: str, scopes: Sequence[str], headers: Mapping[str, str] = {}, body: bytes | None = None
@@ -334,18 +340,18 @@ class Registry:
         what: str,
         scopes: Sequence[str],
         headers: Mapping[str, str],
-        body: Callable[[], object] | None = None,
+        body: Callable[[], Body] | None = None,
     ) -> BaseHTTPResponse:
         """Asked once; and once more with a new answer to the question who we are. Raises Transient, ImageError."""
         url = urljoin(self.endpoint.base, what)
         ours = _origin(url) == _origin(self.endpoint.base)
         value = self._authorizer.value(scopes) if ours else ""
         response = self._send(method, url, {**headers, "Authorization": value} if value else headers, body)
-        if response.status == 401 and ours:
-            if self._authorizer.answer(response.headers.getlist("WWW-Authenticate"), scopes, value):
-                self._end(response)
-                value = self._authorizer.value(scopes)
-                response = self._send(method, url, {**headers, "Authorization": value}, body)
+        challenges = response.headers.getlist("WWW-Authenticate")
+        if response.status == 401 and ours and self._authorizer.answer(challenges, scopes, value):
+            self._end(response)
+            value = self._authorizer.value(scopes)
+            response = self._send(method, url, {**headers, "Authorization": value}, body)
         if response.status in RETRIED:
             after = _retry_after(response.headers.get("Retry-After", ""))
             said = self._said(response)[0]
@@ -353,7 +359,7 @@ class Registry:
         return response
 
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Callable[[], object] | None = None
+        self, method: str, url: str, headers: Mapping[str, str], body: Callable[[], Body] | None = None
     ) -> BaseHTTPResponse:
         """Over the wire, and after redirections; what we are known by goes to nobody but whom it was meant for."""
         for _ in range(REDIRECTS):
@@ -370,7 +376,9 @@ class Registry:
             self._end(response)
             target = urljoin(url, location)
             if urlsplit(target).scheme not in ("https", urlsplit(url).scheme):
-                raise RegistryError(f"{self.name} sends us from {_origin(url)} to {_origin(target)}, which is not as safe")
+                raise RegistryError(
+                    f"{self.name} sends us from {_origin(url)} to {_origin(target)}, which is not as safe"
+                )
             if _origin(target) != _origin(url):
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
             url = target
@@ -403,7 +411,7 @@ class Registry:
     def _path(self, repository: str, rest: str) -> str:
         return f"/v2/{quote(self.endpoint.prefix + repository)}/{rest}"
 
-    # -- what comes back -------------------------------------------------------------------------------------------------------
+    # What comes back
 
     def _stream(self, response: BaseHTTPResponse) -> Iterator[bytes]:
         """The body as it arrives; can be ended by `stop`."""

@@ -1,6 +1,6 @@
 """Images on their way between a registry and the content store: pull and push.
 
-A pull asks for the manifest first, then for the configuration, then for all layers, several at once. Whatever arrives is
+A pull asks for the manifest, then for the configuration, then for all layers, several at once. Whatever arrives is
 checked against its digest before anybody reads it, and a layer is unpacked while others are still on their way. The tag
 comes last: until then the image is not there, and what has arrived waits for the next attempt.
 """
@@ -67,7 +67,7 @@ def pull(
     progress: Progress | None = None,
     parallel: int = PARALLEL,
 ) -> Descriptor:
-    """Fetch an image from the first of `sources`, mirrors and then the registry itself, that has it. Returns its manifest.
+    """Fetch an image from the first of `sources`, mirrors and then the registry, that has it. Returns its manifest.
 
     `platform`: this machine's, unless given. `unpack(layer, diff_id)` is called for each layer as soon as it is there.
     Raises ImageError.
@@ -112,8 +112,8 @@ def push(
     with store.sharing():
         descriptor = store.tags().get(reference.canonical)
         if descriptor is None:
-            raise ImageError(f"there is no image {reference.familiar} here; minicontainer tag IMAGE {reference.familiar} "
-                             "gives one that name")  # fmt: skip
+            raise ImageError(f"there is no image {reference.familiar} here; to give one that name: minicontainer "
+                             f"tag IMAGE {reference.familiar}")  # fmt: skip
         send = _Send(reference, store, registry, told)
         for inner in _documents(descriptor, store):
             manifest = read_manifest(store.read(inner), inner.media_type)
@@ -161,7 +161,7 @@ def _resolved(
 
 
 def _choose(reference: Reference, index: Index, wanted: Platform) -> Descriptor:
-    """The manifest for a platform: the very one before one that would do. Raises ImageError, with those that there are."""
+    """The manifest for a platform: the very one before one that would do. Raises ImageError."""
     fit = [one for one in index.manifests if one.platform and one.platform.serves(wanted)]
     fit.sort(key=lambda one: one.platform != wanted)
     nested = [one for one in index.manifests if not one.platform and one.media_type in INDEXES]
@@ -182,7 +182,9 @@ def _who_has_it(reference: Reference, source: Registry, error: RegistryError) ->
     if not tags:
         return RegistryError(f"{source.name} has no repository {repository}: {_said(error)}", 404, error.code)
     if reference.digest:
-        return RegistryError(f"{source.name} has nothing of the digest {reference.digest} in {repository}", 404, error.code)
+        return RegistryError(
+            f"{source.name} has nothing of the digest {reference.digest} in {repository}", 404, error.code
+        )
     import difflib
 
     near = difflib.get_close_matches(reference.tag, tags, 3, 0.5)
@@ -219,7 +221,7 @@ class _Fetch:
         self._repository, self._store, self._sources, self._told = repository, store, sources, told
 
     def blob(self, blob: Descriptor, urls: Sequence[str] = ()) -> None:
-        """From the first that has it: the addresses that the manifest gives for it, or the sources. Raises ImageError."""
+        """From the first that has it: addresses that the manifest gives for it, or the sources. Raises ImageError."""
         if self._store.has(blob.digest):
             self._told.end(blob, "there already")
             return
@@ -281,7 +283,9 @@ def _documents(descriptor: Descriptor, store: ContentStore, depth: int = DEPTH) 
         index = read_manifest(store.read(descriptor), descriptor.media_type)
         for inner in index.manifests if isinstance(index, Index) else ():
             if not store.has(inner.digest):
-                raise ImageError(f"{descriptor.digest} names an image for {inner.platform} that is not here: {inner.digest}")
+                raise ImageError(
+                    f"{descriptor.digest} names an image for {inner.platform} that is not here: {inner.digest}"
+                )
             yield from _documents(inner, store, depth - 1)
     yield descriptor
 

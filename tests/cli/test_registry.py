@@ -15,9 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from minicontainer.images.content import ContentStore
 from tests.command import DEADLINE, Command, needs_root, one_line, wait_until
 from tests.images.registry_server import (
-    Image, OddRegistry, change, cut, digest_of, fall_silent, make_image, status,
+    Image,
+    OddRegistry,
+    change,
+    cut,
+    digest_of,
+    fall_silent,
+    make_image,
+    status,
 )  # fmt: skip
 from tests.images.test_registry import incompressible, small
 from tests.netns import World
@@ -74,8 +82,11 @@ def test_pull_prints_a_line_a_layer_and_unpacks_it(odd: OddRegistry, command: Co
     assert done.returncode == 0 and done.stderr == "", done.stderr
     *lines, name = done.stdout.splitlines()
     assert name == f"{odd.name}/box:1"
-    assert re.fullmatch(rf"layer {image.layers[0]} 1\.2 MB", sorted(lines, key=len)[-1] if len(lines) == 2 else "") or sorted(lines) == sorted(
-        f"layer {digest} {size}" for digest, size in zip(image.layers, ("1.2 MB", f"{len(image.blobs[image.layers[1]])} B"), strict=True)
+    assert re.fullmatch(
+        rf"layer {image.layers[0]} 1\.2 MB", sorted(lines, key=len)[-1] if len(lines) == 2 else ""
+    ) or sorted(lines) == sorted(
+        f"layer {digest} {size}"
+        for digest, size in zip(image.layers, ("1.2 MB", f"{len(image.blobs[image.layers[1]])} B"), strict=True)
     ), lines
     assert tags(command) == {f"{odd.name}/box:1": image.digest}
     first, second = (digest.partition(":")[2] for digest in diff_ids(image))
@@ -135,14 +146,18 @@ def on_a_terminal(command: Command, *words: str) -> str:
     (["login", "--password-stdin", "{}"], "--password-stdin wants --username as well"),
     (["login", "-u", "a:b", "--password-stdin", "{}"], "a registry wants a user, without a colon in its name, and a password"),
     (["logout", "{}"], "nobody is logged in to 127.0.0.1:PORT"),
-    (["search", "debian"], "Docker Hub does not list its repositories to programs"),
+    (["search", "debian"], "Docker Hub does not list its repositories"),
     (["search", "--list-tags", "{}/none"], "cannot list tags of 127.0.0.1:PORT: HTTP status 404, NAME_UNKNOWN"),
 ])  # fmt: skip
 def test_errors_are_one_line(odd: OddRegistry, command: Command, words: list[str], said: str) -> None:
     arm = make_image({"a": b""}, architecture="sparc")
     odd.add("box", small(), "1")
     odd.add("box", arm, "arm")
-    odd.add_index("many", [(small(), {"os": "linux", "architecture": "amd64"}), (arm, {"os": "linux", "architecture": "sparc"})], "1")
+    odd.add_index(
+        "many",
+        [(small(), {"os": "linux", "architecture": "amd64"}), (arm, {"os": "linux", "architecture": "sparc"})],
+        "1",
+    )
     words = [word.replace("{}", odd.name) for word in words]
     tries = QUICKLY if words[0] in ("pull", "push", "search") else ()
     done = command(words[0], *tries, *words[1:])
@@ -190,7 +205,9 @@ def test_an_image_that_contradicts_itself(odd: OddRegistry, command: Command) ->
     config["rootfs"]["diff_ids"][1] = f"sha256:{'0' * 64}"
     altered = json.dumps(config).encode()
     document["config"] |= {"digest": digest_of(altered), "size": len(altered)}
-    odd.add("box", Image(json.dumps(document).encode(), {**image.blobs, digest_of(altered): altered}, image.layers), "1")
+    odd.add(
+        "box", Image(json.dumps(document).encode(), {**image.blobs, digest_of(altered): altered}, image.layers), "1"
+    )
     done = command("pull", "-q", f"{odd.name}/box:1")
     assert done.returncode == 125 and "the image contradicts itself" in one_line(done.stderr)
     assert tags(command) == {} and "0" * 64 not in layers(command)
@@ -246,7 +263,9 @@ def test_pull_from_a_mirror(odd: OddRegistry, command: Command) -> None:
     assert (done.returncode, done.stdout) == (0, "docker.io/library/box:latest\n"), done.stderr
     (command.root / "registries.toml").write_text('["docker.io"]\nmirror = "x"\n')
     done = command("pull", "-q", "box")
-    assert done.returncode == 125 and "registries.toml: docker.io: mirror: there are mirrors (a list)" in one_line(done.stderr)
+    assert done.returncode == 125 and "registries.toml: docker.io: mirror: there are mirrors (a list)" in one_line(
+        done.stderr
+    )
 
 
 def test_push(odd: OddRegistry, command: Command) -> None:
@@ -260,7 +279,9 @@ def test_push(odd: OddRegistry, command: Command) -> None:
     *lines, last = done.stdout.splitlines()
     assert last == f"{odd.name}/box:1@{image.digest}" and odd.manifests["box", "1"][1] == image.raw
     sizes = [len(image.blobs[digest]) for digest in image.layers]
-    assert sorted(lines) == sorted([f"layer {image.layers[0]} {sizes[0]} B, there already", f"layer {image.layers[1]} {sizes[1]} B"])
+    assert sorted(lines) == sorted(
+        [f"layer {image.layers[0]} {sizes[0]} B, there already", f"layer {image.layers[1]} {sizes[1]} B"]
+    )
 
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
@@ -289,10 +310,15 @@ def test_search(odd: OddRegistry, command: Command) -> None:
     assert command("search", f"{odd.name}/deb").stdout == f"NAME\n{odd.name}/team/debian\n{odd.name}/team/debian-slim\n"
     assert command("search", "--limit", "1", odd.name).stdout == f"NAME\n{odd.name}/busybox\n"
     listed = command("search", "--list-tags", f"{odd.name}/busybox")
-    assert [line.split() for line in listed.stdout.splitlines()] == [["NAME", "TAG"], *([f"{odd.name}/busybox", tag] for tag in "12")]
+    assert [line.split() for line in listed.stdout.splitlines()] == [
+        ["NAME", "TAG"],
+        *([f"{odd.name}/busybox", tag] for tag in "12"),
+    ]
     odd.fault(status(404), "_catalog", times=9)
     done = command("search", odd.name)
-    assert done.returncode == 125 and one_line(done.stderr) == f"cannot list repositories of {odd.name}: HTTP status 404"
+    assert (
+        done.returncode == 125 and one_line(done.stderr) == f"cannot list repositories of {odd.name}: HTTP status 404"
+    )
 
 
 def test_nothing_of_it_is_imported_by_run(command: Command) -> None:
@@ -303,3 +329,22 @@ def test_nothing_of_it_is_imported_by_run(command: Command) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE)
     loaded = set(done.stdout.split())
     assert loaded and not {"urllib3", "rich", "http.client", "ssl", "minicontainer.cli.registry"} & loaded
+
+
+def test_run_pulls_what_is_not_here(odd: OddRegistry, command: Command, minicontainer: Command) -> None:
+    name = f"{odd.name}/box:1"
+    assert minicontainer("run", "--rm", "busybox", "true").returncode == 0
+    content = ContentStore(str(minicontainer.root / "images"))
+    content.tag(name, content.tags()["docker.io/library/busybox:latest"])
+    pushed = minicontainer("push", "-q", name)
+    content.untag(name)
+    assert pushed.returncode == 0, pushed.stderr
+    done = command("run", "--rm", name, "echo", "pulled and run")
+    assert (done.returncode, done.stdout) == (0, "pulled and run\n"), done.stderr
+    assert re.fullmatch(rf"layer sha256:[0-9a-f]{{64}} [0-9.]+ [kM]B\n{name}\n", done.stderr)
+    before = len(odd.seen)
+    assert command("run", "--rm", name, "true").returncode == 0 and len(odd.seen) == before
+    done = command("run", "--rm", "--pull", "never", f"{odd.name}/box:2", "true")
+    assert done.returncode == 125 and "there is no image" in one_line(done.stderr)
+    done = command("run", "--rm", f"{odd.name}/box:2", "true")
+    assert done.returncode == 125 and 'has no tag "2" of box; it has 1' in one_line(done.stderr)

@@ -56,7 +56,9 @@ def clients() -> Iterator[Callable[..., list[Registry]]]:
     """Makes clients of a registry and its mirrors, whose connections are closed in the end."""
     made: list[Registry] = []
 
-    def make(name: str, settings: dict[str, Any] | None = None, patience: Patience = QUICK, **options: Any) -> list[Registry]:
+    def make(
+        name: str, settings: dict[str, Any] | None = None, patience: Patience = QUICK, **options: Any
+    ) -> list[Registry]:
         ca = options.pop("ca", "")
         found = [Registry(endpoint, patience, **options) for endpoint in endpoints_of(name, settings or {}, ca)]
         made.extend(found)

@@ -296,7 +296,14 @@ class Handler(BaseHTTPRequestHandler):
         )  # fmt: skip
         with self.registry.lock:
             self.registry.seen.append(seen)
-            fault = next((one for one in self.registry.faults if one.times and one.method == self.command and one.path.search(path)), None)
+            fault = next(
+                (
+                    one
+                    for one in self.registry.faults
+                    if one.times and one.method == self.command and one.path.search(path)
+                ),
+                None,
+            )
             if fault:
                 fault.times -= 1
         self.body_left = length

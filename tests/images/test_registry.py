@@ -20,7 +20,14 @@ from minicontainer.images.transfer import Progress, pull, push
 from tests.command import DEADLINE
 from tests.images.conftest import QUICK
 from tests.images.registry_server import (
-    Image, OddRegistry, change, cut, fall_silent, hang_up, make_image, status,
+    Image,
+    OddRegistry,
+    change,
+    cut,
+    fall_silent,
+    hang_up,
+    make_image,
+    status,
 )  # fmt: skip
 
 Clients = Callable[..., list[Registry]]
@@ -52,7 +59,9 @@ def small() -> Image:
     return make_image({"a": b"one"}, {"b": b"two"})
 
 
-def pulled(odd: OddRegistry, store: ContentStore, clients: Clients, name: str = "box:1", **options: object) -> Descriptor:
+def pulled(
+    odd: OddRegistry, store: ContentStore, clients: Clients, name: str = "box:1", **options: object
+) -> Descriptor:
     """Pull from the registry of the test."""
     return pull(parse_reference(f"{odd.name}/{name}"), store, clients(odd.name), **options)  # type: ignore[arg-type]
 
@@ -101,7 +110,9 @@ def test_a_registry_that_cannot_go_on_begins_again(
     if answer == "all of it":
         odd.ranges = False
     elif answer == "another part":
-        odd.fault(status(206, {"Content_Range": f"bytes 0-{len(data) - 1}/{len(data)}"}, data), f"blobs/{image.layers[0]}")
+        odd.fault(
+            status(206, {"Content_Range": f"bytes 0-{len(data) - 1}/{len(data)}"}, data), f"blobs/{image.layers[0]}"
+        )
     else:
         odd.fault(status(416), f"blobs/{image.layers[0]}")
     pulled(odd, store, clients)
@@ -129,7 +140,9 @@ def test_bytes_that_are_not_what_was_announced(odd: OddRegistry, store: ContentS
     image = make_image({"big": incompressible(100_000)})
     odd.add("box", image, "1")
     odd.fault(change(lambda body: b"x" + body[1:]), f"blobs/{image.layers[0]}")
-    with pytest.raises(ImageError, match=f"what came as blob {image.layers[0]} is sha256:.* damaged on its way, or forged"):
+    with pytest.raises(
+        ImageError, match=rf"what came as blob {image.layers[0]} is sha256:.* damaged on its way, or forged"
+    ):
         pulled(odd, store, clients)
     assert store.tags() == {} and not store.partial()
     odd.fault(change(lambda body: body + b"more"), f"blobs/{image.layers[0]}")
@@ -156,9 +169,9 @@ def test_manifests_are_verified_before_they_are_read(odd: OddRegistry, store: Co
     image = small()
     odd.add("box", image, "1")
     odd.fault(change(lambda body: body.replace(b"2", b"1", 1)), "manifests", times=2)
-    with pytest.raises(ImageError, match=f"sends another manifest than {image.digest}: its digest is sha256:"):
+    with pytest.raises(ImageError, match=rf"sends another manifest than {image.digest}: its digest is sha256:"):
         pulled(odd, store, clients, f"box@{image.digest}")
-    with pytest.raises(ImageError, match=f"sends another manifest than {image.digest}: its digest is sha256:"):
+    with pytest.raises(ImageError, match=rf"sends another manifest than {image.digest}: its digest is sha256:"):
         pulled(odd, store, clients)
     assert pulled(odd, store, clients, f"box@{image.digest}").digest == image.digest
     assert f"{odd.name}/box@{image.digest}" in store.tags()
@@ -188,14 +201,18 @@ def test_a_busy_registry_is_asked_again(odd: OddRegistry, store: ContentStore, c
     odd.fault(status(503, {"Retry_After": "Thu, 01 Jan 2015 00:00:00 GMT"}), "manifests")
     odd.fault(hang_up, "blobs", times=2)
     pulled(odd, store, clients)
-    odd.fault(status(500, body=b'{"errors": [{"code": "UNKNOWN", "message": "out of\\u001b[31m paper"}]}'), "manifests", times=9)
+    odd.fault(
+        status(500, body=b'{"errors": [{"code": "UNKNOWN", "message": "out of\\u001b[31m paper"}]}'),
+        "manifests",
+        times=9,
+    )
     with pytest.raises(ImageError) as caught:
         pulled(odd, store, clients)
     assert str(caught.value).endswith("answers with HTTP status 500, UNKNOWN: out of\\x1b[31m paper; tried 3 times")
     odd.faults.clear()
     odd.fault(status(429, {"Retry_After": "3600"}), "manifests", times=9)
     before = len(odd.seen)
-    with pytest.raises(ImageError, match="wants to be left alone for 3600 s"):
+    with pytest.raises(ImageError, match=r"wants to be left alone for 3600 s"):
         pulled(odd, store, clients)
     assert len(odd.seen) == before + 1
 
@@ -220,9 +237,9 @@ def test_silence_is_given_up(odd: OddRegistry, store: ContentStore, clients: Cli
 
 
 def test_nobody_there(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
-    with pytest.raises(ImageError, match="cannot reach 127.0.0.1:1: Connection refused; tried 3 times"):
+    with pytest.raises(ImageError, match=r"cannot reach 127.0.0.1:1: Connection refused; tried 3 times"):
         pull(parse_reference("127.0.0.1:1/box"), store, clients("127.0.0.1:1"))
-    with pytest.raises(ImageError, match="cannot reach nowhere.invalid: no host of that name is known here"):
+    with pytest.raises(ImageError, match=r"cannot reach nowhere.invalid: no host of that name is known here"):
         pull(parse_reference("nowhere.invalid/box"), store, clients("nowhere.invalid"))
 
 
@@ -244,7 +261,7 @@ def test_many_tags_come_in_pages_and_few_are_shown(odd: OddRegistry, store: Cont
     odd.page = 10
     [registry] = clients(odd.name)
     assert sorted(registry.tags("box")) == sorted(f"v{number}" for number in range(25))
-    with pytest.raises(ImageError, match="it has .* and 17 more$"):
+    with pytest.raises(ImageError, match=r"it has .* and 17 more$"):
         pulled(odd, store, clients)
     for number in range(25):
         odd.add(f"box{number:02}", image, "1")
@@ -260,7 +277,11 @@ def test_pages_without_an_end(odd: OddRegistry, clients: Clients) -> None:
 
 
 def test_an_index_is_chosen_from_by_platform(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
-    ours, arm, old = small(), make_image({"a": b"arm"}, architecture="arm64"), make_image({"a": b"v6"}, architecture="arm")
+    ours, arm, old = (
+        small(),
+        make_image({"a": b"arm"}, architecture="arm64"),
+        make_image({"a": b"v6"}, architecture="arm"),
+    )
     odd.add_index("box", [
         (make_image({"x": b""}, architecture="unknown"), {"os": "unknown", "architecture": "unknown"}),
         (arm, {"os": "linux", "architecture": "arm64", "variant": "v8"}),
@@ -270,13 +291,16 @@ def test_an_index_is_chosen_from_by_platform(odd: OddRegistry, store: ContentSto
     assert pulled(odd, store, clients, platform=Platform("linux", "amd64")).digest == ours.digest
     assert pulled(odd, store, clients, platform=Platform("linux", "arm64")).digest == arm.digest
     assert pulled(odd, store, clients, platform=Platform("linux", "arm", "v6")).digest == old.digest
-    with pytest.raises(ImageError, match=r"box:1 is not there for linux/s390x; it is for linux/amd64, linux/arm/v6, linux/arm64/v8: say which"):
+    with pytest.raises(
+        ImageError,
+        match=r"box:1 is not there for linux/s390x; it is for linux/amd64, linux/arm/v6, linux/arm64/v8: say which",
+    ):
         pulled(odd, store, clients, platform=Platform("linux", "s390x"))
 
 
 def test_an_image_for_another_machine(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
     odd.add("box", make_image({"a": b""}, architecture="riscv64"), "1")
-    with pytest.raises(ImageError, match="is for linux/riscv64, and not for linux/amd64; .* --platform linux/riscv64"):
+    with pytest.raises(ImageError, match=r"is for linux/riscv64, and not for linux/amd64; .* --platform linux/riscv64"):
         pulled(odd, store, clients, platform=Platform("linux", "amd64"))
     assert store.tags() == {}
     pulled(odd, store, clients, platform=Platform("linux", "riscv64"))
@@ -303,7 +327,7 @@ def test_redirects_lose_the_password_on_the_way(odd: OddRegistry, store: Content
 
 def test_redirects_without_an_end(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
     odd.fault(status(302, {"Location": "/v2/box/manifests/1"}), "manifests", times=99)
-    with pytest.raises(ImageError, match="sends us from one place to another, 5 times"):
+    with pytest.raises(ImageError, match=r"sends us from one place to another, 5 times"):
         pulled(odd, store, clients)
     assert len(odd.seen) == 5
 
@@ -357,7 +381,7 @@ def test_the_first_error_stops_the_others(odd: OddRegistry, store: ContentStore,
     def unpack(layer: Descriptor, diff_id: str) -> None:
         raise ImageError("no")
 
-    with pytest.raises(ImageError, match="^no$"):
+    with pytest.raises(ImageError, match=r"^no$"):
         pull(parse_reference(f"{odd.name}/box:1"), store, clients(odd.name, patience=QUICK.replace(silence=3600)),
              unpack=unpack)  # fmt: skip
 
@@ -397,7 +421,11 @@ def test_layers_that_registries_may_not_give_away(
         altered = Image(json.dumps(document).encode(), dict(image.blobs), image.layers)
         del altered.blobs[image.layers[1]]
         odd.add("box", altered, "1")
-        pull(parse_reference(f"{odd.name}/box:1"), store, clients(odd.name, ca=certificate[0], settings={odd.name: {"insecure": True}}))
+        pull(
+            parse_reference(f"{odd.name}/box:1"),
+            store,
+            clients(odd.name, ca=certificate[0], settings={odd.name: {"insecure": True}}),
+        )
         assert len(vendor.seen) == 1 and not odd.asked("GET", image.layers[1])
     before = len(odd.seen)
     push(parse_reference(f"{odd.name}/box:1"), store, clients(odd.name)[0])
@@ -411,7 +439,9 @@ def test_https_and_who_vouches_for_it(
     with OddRegistry().serving(certificate=certificate) as odd:
         odd.add("box", small(), "1")
         reference = parse_reference(f"{odd.name}/box:1")
-        with pytest.raises(ImageError, match=r"cannot trust 127.0.0.1:\d+: .*self.signed certificate.*named with --ca FILE"):
+        with pytest.raises(
+            ImageError, match=r"cannot trust 127.0.0.1:\d+: .*self.signed certificate.*named with --ca FILE"
+        ):
             pull(reference, store, [Registry(Endpoint(odd.name, odd.base), QUICK)])
         pull(reference, store, clients(odd.name, ca=certificate[0]))
         pull(reference, store, clients(odd.name, {odd.name: {"ca": certificate[0]}}))
@@ -420,15 +450,15 @@ def test_https_and_who_vouches_for_it(
         (place / "ca.crt").write_text(Path(certificate[0]).read_text())
         monkeypatch.setattr("minicontainer.images.endpoints.CERTIFICATES", (str(tmp_path / "certs.d"),))
         pull(reference, store, clients(odd.name))
-        with pytest.raises(ImageError, match="cannot take /nowhere to vouch for .*: No such file"):
+        with pytest.raises(ImageError, match=r"cannot take /nowhere to vouch for .*: No such file"):
             pull(reference, store, clients(odd.name, ca="/nowhere"))
         odd.fault(status(302, {"Location": "http://127.0.0.1/v2/"}), "manifests")
-        with pytest.raises(ImageError, match="sends us from https://.* to http://127.0.0.1, which is not as safe"):
+        with pytest.raises(ImageError, match=r"sends us from https://.* to http://127.0.0.1, which is not as safe"):
             pull(reference, store, clients(odd.name, ca=certificate[0]))
 
 
 def test_a_registry_that_speaks_http_where_https_is_expected(odd: OddRegistry, store: ContentStore) -> None:
-    with pytest.raises(ImageError, match="it speaks plain http; if it may, write insecure = true"):
+    with pytest.raises(ImageError, match=r"it speaks plain http; if it may, write insecure = true"):
         pull(parse_reference(f"{odd.name}/box:1"), store, [Registry(Endpoint(odd.name, f"https://{odd.name}"), QUICK)])
 
 
@@ -444,7 +474,7 @@ def test_a_proxy_from_the_environment(
     assert {one.headers["proxy-authorization"] for one in odd.seen} == {"Basic bWU6cGFzcw=="}
     before = len(odd.seen)
     monkeypatch.setenv("no_proxy", "registry.invalid")
-    with pytest.raises(ImageError, match="no host of that name"):
+    with pytest.raises(ImageError, match=r"no host of that name"):
         pull(parse_reference("registry.invalid:80/box:1"), store, clients("registry.invalid:80", settings))
     monkeypatch.setenv("http_proxy", "socks5://nowhere")
     monkeypatch.delenv("no_proxy")
@@ -472,7 +502,7 @@ def test_interruption_of_a_silent_registry(odd: OddRegistry, store: ContentStore
 
     other = threading.Thread(target=stop)
     other.start()
-    with pytest.raises(ImageError, match="^interrupted$"):
+    with pytest.raises(ImageError, match=r"^interrupted$"):
         pull(parse_reference(f"{odd.name}/box:1"), store, registries, progress=Waiting())
     other.join(DEADLINE)
     pulled(odd, store, clients)

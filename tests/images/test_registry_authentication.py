@@ -46,13 +46,13 @@ def test_a_password_from_docker_s_file(
 ) -> None:
     odd.auth = auth
     odd.add("box", small(), "1")
-    with pytest.raises(ImageError, match=f"minicontainer login {odd.name}"):
+    with pytest.raises(ImageError, match=rf"minicontainer login {odd.name}"):
         pulled(odd, store, clients)
     docker(home, {"auths": {odd.name: STUDENT}})
     pulled(odd, store, clients)
     assert len(odd.asked("GET", "token")) == (2 if auth == "token" else 0), "one token does for the whole pull"
     docker(home, {"auths": {odd.name: {"username": "student", "password": "wrong"}}})
-    with pytest.raises(ImageError, match="refuses the password of student|not allowed to"):
+    with pytest.raises(ImageError, match=r"refuses the password of student|not allowed to"):
         pulled(odd, store, clients)
 
 
@@ -61,7 +61,9 @@ def test_a_public_repository_gives_a_token_to_anybody(odd: OddRegistry, store: C
     odd.add("box", small(), "1")
     pulled(odd, store, clients)
     [asked] = odd.asked("GET", "token")
-    assert asked.query == {"service": ["odd"], "scope": ["repository:box:pull"]} and "authorization" not in asked.headers
+    assert (
+        asked.query == {"service": ["odd"], "scope": ["repository:box:pull"]} and "authorization" not in asked.headers
+    )
 
 
 def test_a_token_that_ends_in_the_middle_of_a_pull(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
@@ -111,10 +113,12 @@ def test_a_password_goes_to_no_realm_over_less_than_https() -> None:
 
     secure = Authorizer("a.example", fetch, lambda: Login("student", "secret"))
     for realm in ("http://evil.example/token", "file:///etc/passwd", ""):
-        with pytest.raises(ImageError, match="which is no https address"):
+        with pytest.raises(ImageError, match=r"which is no https address"):
             secure.answer([f'Bearer realm="{realm}"'], ["repository:a:pull"], "")
     assert not sent
-    assert secure.answer(['Basic realm="x", Bearer realm="https://b.example/t?a=b",service="s"'], ["repository:a:pull"], "")
+    assert secure.answer(
+        ['Basic realm="x", Bearer realm="https://b.example/t?a=b",service="s"'], ["repository:a:pull"], ""
+    )
     assert sent == ["https://b.example/t?a=b&service=s&scope=repository%3Aa%3Apull"]
     assert secure.value(["repository:a:pull"]) == "Bearer t" and secure.value(["repository:b:pull"]) == ""
 
@@ -131,10 +135,14 @@ def test_an_identity_token_buys_others() -> None:
     assert authorizer.value(["repository:a:pull"]) == "Bearer bought"
     [(method, url, body)] = asked
     assert (method, url) == ("POST", "https://b.example/t")
-    assert b"grant_type=refresh_token" in body and b"refresh_token=id" in body and b"scope=repository%3Aa%3Apull" in body
+    assert (
+        b"grant_type=refresh_token" in body and b"refresh_token=id" in body and b"scope=repository%3Aa%3Apull" in body
+    )
 
 
-@pytest.mark.parametrize("challenge", ["", "Bearer", "Negotiate", "Bearer realm=", '"', "=,=,", 'Digest realm="a"', "Bearer " * 5000])
+@pytest.mark.parametrize(
+    "challenge", ["", "Bearer", "Negotiate", "Bearer realm=", '"', "=,=,", 'Digest realm="a"', "Bearer " * 5000]
+)
 def test_odd_challenges_are_refused_in_words(challenge: str) -> None:
     authorizer = Authorizer("a.example", lambda *_: (200, b"{}"), lambda: Login("student", "secret"))
     try:
@@ -144,7 +152,9 @@ def test_odd_challenges_are_refused_in_words(challenge: str) -> None:
 
 
 def test_where_passwords_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    docker(home, {"auths": {"a.example": STUDENT, HUB_KEY: STUDENT, "https://b.example/v2/": STUDENT, "empty.example": {}}})
+    docker(
+        home, {"auths": {"a.example": STUDENT, HUB_KEY: STUDENT, "https://b.example/v2/": STUDENT, "empty.example": {}}}
+    )
     for name in ("a.example", "docker.io", "b.example"):
         assert find_login(name) == Login("student", "secret"), name
     assert find_login("c.example") is None and find_login("empty.example") is None
@@ -190,16 +200,20 @@ def test_helpers_are_asked_as_docker_asks_them(home: Path, monkeypatch: pytest.M
     assert find_login("a.example") is None
     assert save_login("a.example", Login("student", "secret")) == "the helper docker-credential-test"
     assert json.loads(kept.read_text()) == {"ServerURL": "a.example", "Username": "student", "Secret": "secret"}
-    assert json.loads(file.read_text()) == {"credHelpers": {"a.example": "test"}, "other": 1, "auths": {"a.example": {}}}
+    assert json.loads(file.read_text()) == {
+        "credHelpers": {"a.example": "test"},
+        "other": 1,
+        "auths": {"a.example": {}},
+    }
     assert find_login("a.example") == Login("student", "secret") and find_login("b.example") is None
     assert forget_login("a.example") and not kept.exists() and not forget_login("a.example")
     kept.write_text(json.dumps({"ServerURL": "a.example", "Username": "<token>", "Secret": "id"}))
     assert find_login("a.example") == Login(identity_token="id")
     helper(home, "test", "echo the keyring is locked; exit 1", monkeypatch)
-    with pytest.raises(ImageError, match="docker-credential-test get: the keyring is locked"):
+    with pytest.raises(ImageError, match=r"docker-credential-test get: the keyring is locked"):
         find_login("a.example")
     helper(home, "test", "echo nonsense", monkeypatch)
-    with pytest.raises(ImageError, match="its answer is not as docker's helpers'"):
+    with pytest.raises(ImageError, match=r"its answer is not as docker's helpers'"):
         find_login("a.example")
 
 
@@ -223,7 +237,9 @@ def test_a_password_is_not_in_what_is_printed_of_a_login() -> None:
 
 def test_no_pull_without_who_may(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
     odd.auth = "basic"
-    with pytest.raises(ImageError, match="cannot get box:1 from .*we are nobody there, log in with: minicontainer login"):
+    with pytest.raises(
+        ImageError, match=r"cannot get box:1 from .*we are nobody there, log in with: minicontainer login"
+    ):
         pulled(odd, store, clients)
-    with pytest.raises(ImageError, match="authentication required; we are not allowed to"):
+    with pytest.raises(ImageError, match=r"authentication required; we are not allowed to"):
         pull(parse_reference(f"{odd.name}/box:1"), store, clients(odd.name, login=Login("student", "wrong")))
