@@ -371,23 +371,24 @@ class Unfit(ImageError):
 def fingerprint(directory: str) -> str:
     """Names, kinds, modes, owners, sizes and times of all that is in a tree, as one number.
 
-    Not what is in the files: that would take as long as to unpack them. Whoever writes to one changes its time.
+    Not what is in the files: that would take as long as to unpack them. Whoever writes to one changes its time. And no
+    owners where they have other numbers for who unpacks, as root of a user namespace, and for who looks later.
     """
     import hashlib
 
-    sum = hashlib.sha256()
-    waiting = [directory]
+    from minicontainer.linux import in_user_namespace
+
+    sum, owned = hashlib.sha256(), os.geteuid() == 0 and not in_user_namespace()
+    waiting, top = [directory], len(os.fsencode(directory))
     while waiting:
         place = waiting.pop()
         with os.scandir(os.fsencode(place)) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 status = entry.stat(follow_symlinks=False)
-                sum.update(
-                    b"%b/%b %o %d %d %d %d %d\n" % (
-                        os.fsencode(place)[len(directory) :], entry.name, status.st_mode, status.st_uid, status.st_gid,
-                        0 if entry.is_dir(follow_symlinks=False) else status.st_size, status.st_mtime_ns, status.st_rdev
-                    )
-                )  # fmt: skip
+                size = 0 if entry.is_dir(follow_symlinks=False) else status.st_size
+                owner = (status.st_uid, status.st_gid) if owned else (0, 0)
+                about = (status.st_mode, *owner, size, status.st_mtime_ns, status.st_rdev)
+                sum.update(b"%b/%b %o %d %d %d %d %d\n" % (os.fsencode(place)[top:], entry.name, *about))
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(os.fsdecode(entry.path))
     return sum.hexdigest()
