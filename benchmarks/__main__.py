@@ -16,6 +16,7 @@ from benchmarks import (
     shell_start,
     stats,
     throughput,
+    unpack,
     warm_start,
 )
 from benchmarks.measure import Report, circumstances
@@ -28,6 +29,7 @@ MODULES = {
     "podman_start": podman_start,
     "networks": networks,
     "throughput": throughput,
+    "unpack": unpack,
     "stats": stats,
     "grading": grading,
 }

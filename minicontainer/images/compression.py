@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-PIECE = 256 << 10
+PIECE = 128 << 10
 """Bytes that are handed on at once. Small enough to stay in the processor's cache until the next one takes it."""
 AHEAD = 16
 """Pieces that are decompressed before anybody asks for them."""

@@ -124,13 +124,16 @@ def _marks() -> str:
 
 def _make_directory(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
     """A directory, unless it is there already; it gets its attributes when everything is in it."""
-    if name and not layer.is_directory(name):
-        hides = layer.is_there(name) and _is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False))
-        if layer.is_there(name):
+    try:
+        if name:
+            os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        if not layer.is_directory(name):
+            hides = _is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False))
             layer.clear(name)
-        os.mkdir(name, 0o700, dir_fd=parent)
-        if hides:  # it takes the place of what is hidden, and what was in that shall not shine through
-            _make_opaque(f"/proc/self/fd/{parent}/{name}")
+            os.mkdir(name, 0o700, dir_fd=parent)
+            if hides:  # it takes the place of what is hidden, and nothing that was in there shall shine through
+                _make_opaque(f"/proc/self/fd/{parent}/{name}")
     layer.dress_later(name, entry)
 
 

@@ -155,16 +155,17 @@ class Unpacking:
 
     def _step(self, name: str) -> None:
         """Into a directory in the one where we are, which is made if it is not there."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, dir_fd=self._here)
+            self._enter(name)
         except FileNotFoundError:
             os.mkdir(name, 0o700, dir_fd=self._here)
-            fd = os.open(name, flags, dir_fd=self._here)
-            self._way.append((name, fd))
+            self._enter(name)
             self._directories["/".join(part for part, _ in self._way)] = self._implied
-        else:
-            self._way.append((name, fd))
+
+    def _enter(self, name: str) -> None:
+        """Into a directory in the one where we are. Raises FileNotFoundError, NotADirectoryError (a link, too)."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._way.append((name, os.open(name, flags, dir_fd=self._here)))
 
     def _follow(self, name: str) -> None:
         """To where the symbolic link `name` leads, below our top; our way is then the one that leads there directly."""
@@ -190,24 +191,14 @@ class Unpacking:
 
     def clear(self, name: str) -> None:
         """Remove what an earlier entry has put in the place of this one, in the directory where we are."""
-        if stat.S_ISDIR(os.stat(name, dir_fd=self._here, follow_symlinks=False).st_mode):
+        if self.is_directory(name):
             shutil.rmtree(name, dir_fd=self._here)
         else:
             os.unlink(name, dir_fd=self._here)
 
-    def is_there(self, name: str) -> bool:
-        """Whether an earlier entry is in the place, in the directory where we are."""
-        return self._mode(name) != 0
-
     def is_directory(self, name: str) -> bool:
-        """Likewise, a directory."""
-        return stat.S_ISDIR(self._mode(name))
-
-    def _mode(self, name: str) -> int:
-        try:
-            return os.stat(name, dir_fd=self._here, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return 0
+        """Whether there is a directory with this name in the one where we are."""
+        return stat.S_ISDIR(os.stat(name, dir_fd=self._here, follow_symlinks=False).st_mode)
 
     def lose(self, entry: Entry, what: str) -> None:
         """Note what of an entry cannot be kept."""
@@ -248,22 +239,20 @@ class Unpacking:
     def finish(self) -> None:
         """Give every directory its attributes; those in a directory before itself, as its mode may shut us out."""
         for path in sorted(self._directories, reverse=True):
-            entry = self._directories[path]
             try:
-                if self._find(path):
-                    self.dress(self._here, entry)
+                self._return_to(path.split("/") if path else [])
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # a later entry has taken its place
+            try:
+                self.dress(self._here, self._directories[path])
             except OSError as error:
-                raise OSError(error.errno, f"{path or '/'}: {error.strerror}") from error
+                raise OSError(error.errno, f"{path or '/'!r}: {error.strerror}") from error
 
-    def _find(self, path: str) -> bool:
-        """Go to a directory that we have made; False: a later entry has taken its place."""
-        parts = path.split("/") if path else []
+    def _return_to(self, parts: list[str]) -> None:
+        """Go to a directory that we have made. Raises FileNotFoundError, NotADirectoryError: it is gone."""
         self._go_back(self._shared(parts))
         for name in parts[len(self._way) :]:
-            if not self.is_directory(name):
-                return False
-            self._step(name)
-        return True
+            self._enter(name)
 
     def _chown(self, file: int | str, entry: Entry) -> None:
         if not (0 <= entry.uid <= _LAST_ID and 0 <= entry.gid <= _LAST_ID):
