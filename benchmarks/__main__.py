@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     grading,
     groups,
+    names,
     networks,
     podman_start,
     runtime_start,
@@ -30,6 +31,7 @@ MODULES = {
     "networks": networks,
     "throughput": throughput,
     "unpack": unpack,
+    "names": names,
     "stats": stats,
     "grading": grading,
 }

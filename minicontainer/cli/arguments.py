@@ -229,6 +229,7 @@ def _check(parser: Parser) -> None:
 
 def _system(parser: Parser) -> None:
     parser.add_argument("what", choices=("repair",), help="put right what was killed half-way")
+    parser.add_argument("--runtime-root", metavar="DIR", help="where minicontainer-runtime has its containers")
 
 
 def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace], int]:

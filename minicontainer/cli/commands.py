@@ -226,9 +226,17 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def repair(arguments: argparse.Namespace) -> int:
-    """``minicontainer system repair``: a line for each thing that was put right."""
+    """``minicontainer system repair``: a line for each thing that was put right.
+
+    The OCI runtime's containers are looked at too, in their usual place unless we were told of other ones.
+    """
+    from minicontainer.runtime.containers import Containers, default_root
+
     for line in _engine(arguments).repair():
         print(line)
+    if arguments.runtime_root or not arguments.root:
+        for line in Containers(arguments.runtime_root or default_root()).repair():
+            print(line)
     return 0
 
 

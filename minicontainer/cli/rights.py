@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--cap-drop", action="append", default=[], metavar="CAPABILITY", help="take this one from it, or ALL")
     add(
         "--security-opt", action="append", default=[], metavar="OPTION",
-        help="no-new-privileges[=false], seccomp=unconfined, seccomp=FILE",
+        help="no-new-privileges[=false], seccomp=unconfined, seccomp=FILE, landlock=PATH:RIGHT+RIGHT,PATH:…",
     )  # fmt: skip
     add("--read-only", action="store_true", help="its root file system cannot be written to")
     add("-u", "--user", metavar="UID[:GID]", help="who the command is (0:0)")
@@ -33,7 +33,8 @@ def rights_of(arguments: argparse.Namespace) -> Rights:
     """What the command line asks for. Raises EngineError: an option that cannot be understood."""
     given: dict[str, object] = {}
     for text in arguments.security_opt:
-        given |= _security(text)
+        for name, value in _security(text).items():
+            given[name] = (*given.get(name, ()), *value) if isinstance(value, tuple) else value  # type: ignore[misc]
     if arguments.user is not None:
         given["user"] = user_of(arguments.user)
     return Rights(
@@ -70,10 +71,20 @@ def _security(text: str) -> dict[str, object]:
         return {"no_new_privileges": value != "false"}
     if name == "seccomp" and value:
         return {"seccomp": value if value == UNCONFINED else _read(value)}
+    if name == "landlock" and value:
+        return {"landlock": tuple(map(_rule, value.split(",")))}
     raise EngineError(
         f'cannot understand the security option "{text}": write no-new-privileges, no-new-privileges=false, '
-        f"seccomp=unconfined or seccomp=FILE"
+        f"seccomp=unconfined, seccomp=FILE or landlock=PATH:RIGHT+RIGHT"
     )
+
+
+def _rule(text: str) -> tuple[str, str]:
+    """``/tmp:read+write``. Raises EngineError."""
+    path, colon, rights = text.rpartition(":")
+    if not colon or not path or not rights:
+        raise EngineError(f'cannot understand the rule "{text}": write PATH:RIGHT+RIGHT, such as /tmp:read+write')
+    return path, rights.replace("+", " ")
 
 
 def _read(file: str) -> str:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from minicontainer.linux import signal
-from minicontainer.runtime.containers import Containers
+from minicontainer.runtime.containers import Containers, default_root
 from minicontainer.runtime.errors import BundleError, Interrupted, Refusal, StartError
 
 TYPE_CHECKING = False
@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
 def _create(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     _check_terminal(options, detached=True)
     containers.create(words[0], _bundle(options), (0, 1, 2), **_common(options))
+    _debug_stages(said, "init: closing the pipe to signal completion: what is left is to exec the program, at start")
     _debug(f"create: {words[0]} of {_bundle(options)} waits to be started", said)
     return 0
 
@@ -103,11 +104,19 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         interrupts = signalfd(signals)
     running = containers.run(name, _bundle(options), (0, 1, 2), interrupts, **_common(options))
+    _debug_stages(said, "init: closing the pipe to signal completion: the program was executed")
     _debug(f"run: process 1 of {name} is {running.pid}; its program has begun", said)
+    manager = os.environ.get("NOTIFY_SOCKET")
     if detached:
+        if manager:
+            containers.pass_on_readiness(name, manager)
         return 0
     from minicontainer.runtime.attach import accompany
 
+    if manager:
+        import threading  # it may never be ready, and we have its signals and its terminal to see to
+
+        threading.Thread(target=containers.pass_on_readiness, args=(name, manager), daemon=True).start()
     try:
         accompany(running, interrupts)
         return running.wait()
@@ -118,6 +127,8 @@ def _run(containers: Containers, options: Options, words: Sequence[str], said: O
 
 def _start(containers: Containers, options: Options, words: Sequence[str], said: Options) -> int:
     containers.start(words[0])
+    if manager := os.environ.get("NOTIFY_SOCKET"):
+        containers.pass_on_readiness(words[0], manager)
     return 0
 
 
@@ -171,6 +182,7 @@ def _exec_in(containers: Containers, options: Options, words: Sequence[str], sai
         ignore_paused="ignore-paused" in options,
     )
     running = entry.enter(containers, words[0], wishes, (0, 1, 2), console_socket=_last(options, "console-socket"))
+    _debug_stages(said, "setns_init: about to exec: it has joined the namespaces, and is confined as process 1 is")
     _debug(f"exec: process {running.pid} has joined {words[0]}; its program has begun", said)
     if pid_file := _last(options, "pid-file"):
         with open(pid_file, "w", encoding="utf-8") as file:
@@ -359,6 +371,7 @@ def _common(options: Options) -> dict[str, Any]:
         "config": _last(options, "config"),
         "console_socket": _last(options, "console-socket"),
         "pid_file": _last(options, "pid-file"),
+        "notify": bool(os.environ.get("NOTIFY_SOCKET")),
         "changes": changes,
     }
 
@@ -406,11 +419,7 @@ def _bundle(options: Options) -> str:
 
 
 def _root(said: Options) -> str:
-    if "root" in said:
-        return said["root"][-1]
-    if os.geteuid() == 0:
-        return f"/run/{NAME}"
-    return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/tmp/{NAME}-{os.geteuid()}'}/{NAME}"
+    return said["root"][-1] if "root" in said else default_root()
 
 
 def _user(uid: int) -> str:
@@ -437,13 +446,21 @@ def _debug(text: str, said: Options) -> None:
         _log(text, said, "debug")
 
 
+def _debug_stages(said: Options, last: str) -> None:
+    """How a program came to be, once it has. Each stage begins with the words that runc's log has for it: by them, who
+    knows that log, and what reads it, finds his way in ours."""
+    _debug("nsexec container setup: a process was born, clone3(2), for the namespaces of the container", said)
+    _debug("child process in init(): it has made what the configuration asks for, and confined itself", said)
+    _debug(last, said)
+
+
 def _log(line: str, said: Options, level: str) -> None:
     """One entry, as the logging library of runc writes it, and containerd and podman read it: JSON or key=value."""
     import time
 
     entry = {"level": level, "msg": line, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     if _last(said, "log-format") == "json":
-        text = json.dumps(entry)
+        text = json.dumps(entry, separators=(",", ":"))
     else:
         text = f'time="{entry["time"]}" level={level} msg={json.dumps(line, ensure_ascii=False)}'
     if log := _log_file(said):

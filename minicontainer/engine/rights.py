@@ -55,6 +55,8 @@ class Rights(Record):
     """(``NOFILE``…, soft, hard); 2**64 - 1 is no limit."""
     oom_score_adj: int | None = None
     sysctls: tuple[tuple[str, str], ...] = ()
+    landlock: tuple[tuple[str, str], ...] = ()
+    """(path, rights over it): what its programs may reach at all, whoever they are; without any, it is not said."""
 
     @property
     def capabilities(self) -> tuple[str, ...] | None:
@@ -88,10 +90,28 @@ def check(rights: Rights) -> None:
             raise EngineError(f"the soft limit of {name.lower()}, {soft}, is above the hard one, {hard}")
     if rights.oom_score_adj is not None and not -1000 <= rights.oom_score_adj <= 1000:
         raise EngineError(f"--oom-score-adj {rights.oom_score_adj} cannot be: -1000 (never) to 1000 (first)")
+    if rights.landlock:
+        _check_landlock(rights)
     if rights.seccomp and rights.seccomp != UNCONFINED:
         profile = _profile(rights.seccomp)
         with _told():
             _compiled(profile, rights)
+
+
+def _check_landlock(rights: Rights) -> None:
+    from minicontainer.linux.landlock import landlock_abi
+    from minicontainer.steps.landlock import RIGHTS
+
+    for path, words in rights.landlock:
+        if not path.startswith("/"):
+            raise EngineError(f'the rule "{path}:{words}" is of no absolute path, as the container has it')
+        for word in words.split():
+            if word not in RIGHTS:
+                raise EngineError(f'"{word}" is no right over {path}; there are {", ".join(RIGHTS)}')
+    try:
+        landlock_abi()
+    except OSError as error:
+        raise EngineError(f"this kernel has no Landlock ({error.strerror}); see: minicontainer check") from None
 
 
 def confined(spec: Spec, rights: Rights, cache: Callable[[str, Callable[[], bytes]], bytes]) -> Spec:
@@ -110,6 +130,7 @@ def confined(spec: Spec, rights: Rights, cache: Callable[[str, Callable[[], byte
         oom_score_adj=rights.oom_score_adj,
     )
     given: dict[str, Any] = {"process": process, "root_readonly": rights.read_only, "sysctl": rights.sysctls}
+    given["landlock"] = rights.landlock
     if not rights.privileged:
         given |= {"masked_paths": MASKED, "readonly_paths": READONLY}
     if rights.seccomp == UNCONFINED or (rights.privileged and not rights.seccomp):

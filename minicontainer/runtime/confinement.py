@@ -16,7 +16,7 @@ SECCOMP_FILTER_FLAG_NEW_LISTENER = 8  # of minicontainer.linux.seccomp, which mo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 INSIDE = (
     "hide_process schedule set_rlimits forbid_new_privileges limit_bounding keep_capabilities become_user "
@@ -49,7 +49,7 @@ def set_sysctls(spec: Spec, steps: Steps) -> None:
 
 
 def confine(
-    process: Process, steps: Steps, filter: tuple[bytes, int] | None
+    process: Process, steps: Steps, filter: tuple[bytes, int] | None, landlock: Sequence[tuple[str, str]] = ()
 ) -> tuple[Callable[[], object] | None, int | None]:
     """Everything; but a filter of system calls, where it can wait until the very last moment, is returned for then.
 
@@ -82,6 +82,8 @@ def confine(
         steps.set_capabilities(
             capabilities.effective, capabilities.permitted, capabilities.inheritable, capabilities.ambient
         )
+    if landlock:  # the last that opens a file or, in a mount namespace, could mount one
+        _restrict(dict(landlock), steps)
     if filter is not None and process.no_new_privileges:
         if filter[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER:
             listener = steps.filter_syscalls(*filter)
@@ -102,6 +104,15 @@ def with_home(process: Process) -> Process:
                 home = fields[5] or "/"
                 break
     return process.replace(env=(*process.env, f"HOME={home}"))
+
+
+def _restrict(rules: dict[str, str], steps: Steps) -> None:
+    """Hold ourselves to the rules; what every program needs, its terminal and what tells it of itself, goes without
+    saying."""
+    for path, rights in (("/dev", "read write ioctl"), ("/proc", "read")):
+        if os.path.isdir(path):
+            rules.setdefault(path, rights)
+    steps.restrict_paths(rules)
 
 
 def _enter(directory: str, *, again: bool = False) -> bool:

@@ -7,6 +7,7 @@ Each container has a directory, named after its id, which is made before anythin
     state.json   what is known of it. Its status is not: that is what the kernel says of its process 1.
     config.json  as it was read when it was created; changes to the bundle's own do nothing to it any more.
     exec.fifo    the gate: process 1 waits there, about to become the program, until somebody opens the other end.
+    notify/      a socket for the program to say that it is ready, where a service manager wants to be told.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from minicontainer.steps.group import Group, find_group, remove_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from socket import socket
     from typing import Any
 
     from minicontainer.runtime.birth import Running
@@ -75,15 +77,16 @@ class Containers:
         self.steps = steps or Steps()
         self.warnings: list[str] = []
         """What went wrong, and was not to stop anything: to be logged."""
+        self._listeners: dict[str, socket] = {}
 
     # The operations of the specification
 
     def create(self, container_id: str, bundle: str, stdio: Stdio = (0, 1, 2), **options: Any) -> None:
         """Make a container of the bundle, and leave it waiting at its gate.
 
-        options: `config` (a path, in place of the bundle's config.json), `console_socket` and `pid_file` (paths), and
-        `changes` to the specification (a function from Spec to Spec). Raises BundleError, Refusal, StartError; nothing
-        is left then.
+        options: `config` (a path, in place of the bundle's config.json), `console_socket` and `pid_file` (paths),
+        `notify` (whether the program is to find a socket for sd_notify(3)), and `changes` to the specification (a
+        function from Spec to Spec). Raises BundleError, Refusal, StartError; nothing is left then.
         """
         running = self._begin(container_id, bundle, stdio, gate=True, **options)
         os.close(running.pidfd)
@@ -94,9 +97,13 @@ class Containers:
         self, container_id: str, bundle: str, stdio: Stdio = (0, 1, 2), interrupts: int | None = None, **options: Any
     ) -> Running:
         """Create and start in one; returns as soon as the program runs. Whoever has it must wait for it."""
-        running = self._begin(container_id, bundle, stdio, gate=False, interrupts=interrupts, **options)
+        gate = bool(options.get("notify"))  # whoever listens to it has to do so before it begins
+        running = self._begin(container_id, bundle, stdio, gate=gate, interrupts=interrupts, **options)
         try:
-            self._started(container_id)
+            if gate:
+                self.start(container_id)
+            else:
+                self._started(container_id)
         except BaseException:
             os.kill(running.pid, signal.SIGKILL)
             running.wait()
@@ -116,6 +123,7 @@ class Containers:
             status = self.status(known)
             if status != "created":
                 raise Refusal(f"cannot start container {container_id}: it is {status}, not created")
+            self._listen(known)
             pidfd = _pidfd(known)
             line = os.open(gate, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -178,6 +186,26 @@ class Containers:
 
     # What runtimes have beyond it
 
+    def pass_on_readiness(self, container_id: str, manager: str) -> None:
+        """Having started a container: wait until it says that it is ready, and tell the `manager`; or until it ends.
+
+        A manager that nobody reaches is a warning: the container runs.
+        """
+        listener = self._listeners.pop(container_id, None)
+        if listener is None:  # it was created without a socket
+            return
+        from minicontainer.runtime.notify import pass_on
+
+        known = self.known(container_id)
+        with listener, contextlib.suppress(Refusal):  # it has ended
+            pidfd = _pidfd(known)
+            try:
+                pass_on(listener, manager, known.pid, pidfd)
+            except OSError as error:
+                self.warnings.append(f"NOTIFY_SOCKET {manager} is not told that it is ready: {error.strerror}")
+            finally:
+                os.close(pidfd)
+
     def all(self) -> list[dict[str, Any]]:
         """The state of every container."""
         found = []
@@ -186,6 +214,23 @@ class Containers:
                 with contextlib.suppress(Refusal):
                     found.append(self.state(container_id))
         return found
+
+    def repair(self) -> list[str]:
+        """Remove what was being created by somebody who was killed; returns a line for each such container.
+
+        Whole ones stay, stopped or not: whoever created them deletes them.
+        """
+        done = []
+        with contextlib.suppress(FileNotFoundError):
+            for container_id in sorted(os.listdir(self.root)):
+                if self._is_being_made(container_id):
+                    continue
+                with contextlib.suppress(Refusal):
+                    if self.known(container_id).ready:
+                        continue
+                self.delete(container_id, force=True)
+                done.append(f"container {container_id} of {self.root}, half created")
+        return done
 
     def pids(self, container_id: str) -> list[int]:
         """Every process of the container, as the caller's PID namespace has them."""
@@ -262,6 +307,7 @@ class Containers:
         config: str | None = None,
         console_socket: str | None = None,
         pid_file: str | None = None,
+        notify: bool = False,
         changes: Any = None,
         interrupts: int | None = None,
     ) -> Running:
@@ -294,6 +340,10 @@ class Containers:
             )
             self._write(known)  # before there is any of it
             _write(f"{directory}/config.json", json.dumps(raw))
+            if notify:
+                from minicontainer.runtime.notify import with_socket
+
+                spec = with_socket(spec, f"{directory}/notify")
             if gate:
                 os.mkfifo(f"{directory}/{GATE}")
                 os.chmod(f"{directory}/{GATE}", 0o622)  # process 1 is somebody else by the time at which it opens it
@@ -323,6 +373,13 @@ class Containers:
                 running.wait()
                 raise
         return running
+
+    def _listen(self, known: Known) -> None:
+        place = f"{self._directory(known.id)}/notify"
+        if os.path.isdir(place):
+            from minicontainer.runtime.notify import listen
+
+            self._listeners[known.id] = listen(place)
 
     @contextlib.contextmanager
     def _claimed(self, container_id: str) -> Iterator[None]:
@@ -405,6 +462,18 @@ class Containers:
             remove_group(find_group(container_id))
             _remove(directory)
 
+    def _is_being_made(self, container_id: str) -> bool:
+        """Whether somebody is at work on it, and not just what a dead one had begun: its process 1, a copy of it, has
+        the lock as well, and lets go of it as soon as it has noticed."""
+        import time
+
+        end = time.monotonic() + 2
+        while _is_locked(self._directory(container_id)):
+            if time.monotonic() > end:
+                return True
+            time.sleep(0.01)  # there is no event for it: flock(2) can wait, but not for so long and no longer
+        return False
+
     def _group_of(self, container_id: str, *statuses: str) -> Group:
         known = self.known(container_id)
         status = self.status(known)
@@ -441,6 +510,14 @@ class Containers:
         """Whole or not at all: a reader sees the old or the new."""
         file = f"{self._directory(known.id)}/state.json"
         _write(file, json.dumps(known.asdict()))
+
+
+def default_root() -> str:
+    """Where an OCI runtime keeps its containers unless --root says otherwise: gone with the machine's next start."""
+    if os.geteuid() == 0:
+        return "/run/minicontainer-runtime"
+    directory = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/minicontainer-runtime-{os.geteuid()}"
+    return f"{directory}/minicontainer-runtime"
 
 
 def _group_name(spec: Spec) -> str:
@@ -539,6 +616,9 @@ def _remove(directory: str) -> None:
     """Our files in it, and it."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(directory):
+            if name == "notify":
+                _remove(f"{directory}/{name}")
+                continue
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{directory}/{name}")
         os.rmdir(directory)

@@ -91,6 +91,8 @@ def start_in(
     filter = compiled_filter(spec, process)
     for name in (*confinement.INSIDE, "join", "enter_group", "become_root"):
         getattr(steps, name)  # imported as long as the host's files are in sight
+    if spec.landlock:
+        _ = steps.restrict_paths
     ours, theirs = Channel.pair(files=process.terminal or bool(spec.seccomp))
     said, say = os.pipe2(os.O_CLOEXEC)
     child, pidfd = 0, -1
@@ -193,7 +195,7 @@ def _join(
             os.close(console.master)
         stub = program.arrange(process, console, stdio, [channel], steps)
         process = confinement.with_home(process)
-        last, listener = confinement.confine(process, steps, filter)
+        last, listener = confinement.confine(process, steps, filter, spec.landlock)
         if listener is not None:
             channel.send("listener")
             channel.send_file(listener)

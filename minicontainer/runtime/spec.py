@@ -234,6 +234,8 @@ class Spec(Record):
     """The filter as config.json has it; of the types that the specification says, but names may be any."""
     filter: tuple[bytes, int] | None = None
     """The same ready-made, in place of `seccomp`: the program and the flags to load it with."""
+    landlock: Sequence[tuple[str, str]] = ()
+    """What its programs may reach, and how, where that is to be said: path, words of `steps.landlock.RIGHTS`."""
     rootfs_propagation: str | None = None
     """shared, slave, private, unbindable, or one of them with an r."""
     masked_paths: Sequence[str] = ()

@@ -31,7 +31,7 @@ from minicontainer.linux import (
     move_mount,
     tar,
 )
-from minicontainer.steps.unpacking import LIMITS, OVERLAYS_OWN, Limits, Refused, Unpacked, Unpacking, _may_travel
+from minicontainer.steps.unpacking import KEPT, LIMITS, OVERLAYS_OWN, Limits, Refused, Unpacked, Unpacking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def _link(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
 
 def _make_device(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
     """A device node, or an empty file in its place where we may not make one."""
+    if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
+        raise Refused(f"{entry.name!r} is the device {entry.major}:{entry.minor}, and there are no such numbers")
     device = os.makedev(entry.major, entry.minor)
     if entry.kind == tar.CHARACTER and device == WHITEOUT_DEVICE:
         raise Refused(f"{entry.name!r} is a character device 0:0: the mark of overlayfs, which no layer brings itself")
@@ -299,7 +301,7 @@ def _attributes(file: str, path: str) -> tuple[dict[str, bytes], bool]:
             if mark in ("redirect", "metacopy"):
                 raise Refused(f"{path!r} is not whole: overlayfs ({mark}) has left a part of it in the layer below")
             opaque |= mark == "opaque" and name.startswith(_marks())
-        elif _may_travel(name):
+        elif name.startswith(KEPT):
             xattrs[name] = os.getxattr(file, name, follow_symlinks=False)
     return xattrs, opaque
 

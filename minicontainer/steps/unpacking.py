@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LAST_ID = 2**32 - 2  # the one above it stands for "leave it as it is"; chown(2)
 OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
 """Extended attributes by which overlayfs finds its way: who could bring some could lead it elsewhere."""
+KEPT = ("user.", "system.posix_acl_", "security.capability")
+"""Those that are the file's. All others are this host's affair, such as labels of SELinux."""
 _LOST_SHOWN = 100
 
 
@@ -37,7 +39,7 @@ class Limits(Record):
 
     size: int = 64 << 30
     """Bytes of all its files, holes included."""
-    entries: int = 2_000_000
+    entries: int = 1_000_000
     depth: int = 255
     """Directories in one another."""
 
@@ -68,8 +70,8 @@ class Unpacking:
         self._limits = limits
         self._way: list[tuple[str, int]] = []
         """The directory that we are in: each step from the top, by name and file descriptor."""
-        self._above = "."
-        """The name in the archive of the directory that we are in."""
+        self._above: str | None = None
+        """What stood before the last "/" in the name that led us here, if the next such name leads here too."""
         self._owner = (os.geteuid(), os.getegid())
         self._implied = Entry("", mode=0o755, uid=self._owner[0], gid=self._owner[1])
         """How a directory looks that is only named on the way to something."""
@@ -115,7 +117,7 @@ class Unpacking:
         if not parts:
             return self.top, ""
         self._walk(parts[:-1])
-        self._above = above if last == parts[-1] else "."  # else it has "/" at its end, and the next one will not
+        self._above = above if last == parts[-1] else None  # else there was a "/" at its end
         return self._here, parts[-1]
 
     def parts(self, name: str) -> list[str]:
@@ -185,7 +187,7 @@ class Unpacking:
     def _go_back(self, steps: int) -> None:
         while len(self._way) > steps:
             os.close(self._way.pop()[1])
-        self._above = "."
+        self._above = None
 
     # What
 
@@ -216,7 +218,7 @@ class Unpacking:
         for name, value in entry.xattrs.items():
             if name.startswith(("trusted.", *OVERLAYS_OWN)):
                 raise Refused(f"{entry.name!r} brings {name}: such attributes are the host's and overlayfs's own")
-            if _may_travel(name):
+            if name.startswith(KEPT):
                 try:
                     os.setxattr(file, name, value, follow_symlinks=follow)
                 except OSError as error:
@@ -269,8 +271,3 @@ class Unpacking:
                 errno.EINVAL,
                 f"{whose}, who has no id in this user namespace: give its owner more in /etc/subuid, /etc/subgid",
             ) from None
-
-
-def _may_travel(attribute: str) -> bool:
-    """Whether an extended attribute is the file's; others are this host's affair, such as labels of SELinux."""
-    return attribute.startswith(("user.", "system.posix_acl_")) or attribute == "security.capability"

@@ -16,6 +16,7 @@ from benchmarks import (
     calls,
     grading,
     groups,
+    names,
     networks,
     podman_start,
     shell_start,
@@ -110,6 +111,13 @@ def test_networks_measures_both_sides_and_podman_or_says_why_not(nothing_left: N
     ours = {networks.SHELL, networks.WITHOUT, networks.PYTHON, networks.C, networks.REMOVAL, networks.VETH}
     assert {series.name for series in report.series} | set(report.missing) == ours | {networks.PODMAN}
     assert ours <= {series.name for series in report.series}
+
+
+@root_only
+def test_names_are_answered_by_the_server_and_by_whom_it_asks(nothing_left: None) -> None:
+    report = names.measure(rounds=2)
+    assert [series.name for series in report.series] == [names.KNOWN, names.FORWARDED, names.ECHO]
+    assert all(len(series.samples) == 2 for series in report.series)
 
 
 @root_only

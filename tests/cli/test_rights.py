@@ -60,6 +60,14 @@ def test_limits_and_settings(minicontainer: Command) -> None:
     assert done.returncode == 1 and "Read-only" in done.stderr
 
 
+def test_rules_for_files_from_several_options(minicontainer: Command) -> None:
+    options = ["--security-opt", "landlock=/bin:read+execute,/tmp:read", "--security-opt", "landlock=/root:read+write"]
+    words = shown(
+        minicontainer, *options, script="echo yes >/root/a; cat /root/a; { echo no >/tmp/b; } 2>/dev/null; ls /tmp"
+    )
+    assert words == ["yes"]
+
+
 def test_a_profile_from_a_file(minicontainer: Command, tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     calls = [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]
@@ -100,6 +108,11 @@ def test_a_profile_from_a_file(minicontainer: Command, tmp_path: Path) -> None:
         (["--security-opt", "seccomp="], "security option"),
         (["--security-opt", "no-new-privileges=perhaps"], "security option"),
         (["--security-opt", "label=disable"], "security option"),
+        (["--security-opt", "landlock=/tmp"], "PATH:RIGHT"),
+        (["--security-opt", "landlock=/tmp:"], "PATH:RIGHT"),
+        (["--security-opt", "landlock=tmp:read"], "absolute"),
+        (["--security-opt", "landlock=/tmp:read+sing"], '"sing" is no right'),
+        (["--security-opt", "landlock=/:read+execute,/nowhere:read"], "/nowhere: No such file"),
         (["--security-opt", "seccomp=/nowhere"], "/nowhere"),
         (["--security-opt", "seccomp=/etc"], "/etc"),
         (["--security-opt", "seccomp=/etc/passwd"], "JSON"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -165,20 +166,39 @@ def test_somebody_else_has_no_powers_at_all(engine: Engine) -> None:
     assert "denied" in said(engine, "touch /x", rights)
 
 
-def test_new_privileges_where_they_are_wanted(engine: Engine) -> None:
-    """A set-user-ID program is root then, within the fourteen."""
-    script = "cp /bin/busybox /bin/su2; chmod 4755 /bin/su2; exec setpriv --nnp true"
-    assert script
-    config = engine.create(
-        "busybox", ["sh", "-c", "grep -E '^NoNewPrivs|^Seccomp:' /proc/self/status"],
-        rights=Rights(no_new_privileges=False),
+@pytest.mark.parametrize(("wanted", "uid"), [(None, 1000), (False, 0)])
+def test_new_privileges_where_they_are_wanted(engine: Engine, tmp_path: Path, wanted: bool | None, uid: int) -> None:
+    """A set-user-ID program of root's makes an ordinary user root then, and not else."""
+    (tmp_path / "who.c").write_text("#include <unistd.h>\nint main(void) { return geteuid() == 0 ? 10 : 11; }\n")
+    subprocess.run(["gcc", "-static", "-o", tmp_path / "who", tmp_path / "who.c"], check=True)
+    (tmp_path / "who").chmod(0o4755)
+    tmp_path.chmod(0o755)
+    result = engine.run(
+        "busybox", ["/mnt/who"], volumes=((str(tmp_path), "/mnt", True),),
+        rights=Rights(user=(1000, 1000), no_new_privileges=wanted),
     )  # fmt: skip
-    read, write = os.pipe()
-    assert engine.attend(config, engine.start(config, (None, write, 2))).status == 0
-    os.close(write)
-    with os.fdopen(read) as text:
-        assert text.read().split() == ["NoNewPrivs:", "0", "Seccomp:", "2"]
-    engine.remove(config)
+    assert result.status == (10 if uid == 0 else 11)
+
+
+LANDLOCKED = (("/bin", "read execute"), ("/tmp", "read write"))
+
+
+def test_landlock_where_it_is_wanted_holds_root_to_its_rules(engine: Engine) -> None:
+    """It has every capability, and the permissions of root; and its own terminal and /proc as before."""
+    rights = Rights(landlock=LANDLOCKED, added=("ALL",))
+    script = "echo a >/tmp/a && cat /tmp/a; echo b >/root/b; cat /etc/passwd; ls /; head -1 /proc/self/status; echo >/dev/null"
+    lines = said(engine, script, rights).splitlines()
+    assert lines[0] == "a" and lines[-1] == "Name:\thead"
+    assert sorted(line.rpartition(": ")[2] for line in lines[1:-1]) == ["Permission denied"] * 3
+
+
+def test_what_joins_it_is_held_to_its_rules_too(engine: Engine) -> None:
+    with engine.started("busybox", ["sleep", "600"], rights=Rights(landlock=LANDLOCKED)) as container:
+        joined = engine.exec(engine.store.find(container.id), ["sh", "-c", "echo a >/tmp/a && ! echo b >/root/b"])
+        assert joined.wait() == 0
+        os.close(joined.pidfd)
+        assert (Path(f"/proc/{container.pid}/root/tmp/a").read_text()) == "a\n"
+        assert not Path(f"/proc/{container.pid}/root/root/b").exists()
 
 
 def test_read_only_limits_oom_score_and_sysctls(engine: Engine) -> None:

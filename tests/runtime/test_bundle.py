@@ -276,7 +276,7 @@ def test_everything_that_there_is(bundle: Path) -> None:
         "linux.memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
         "linux.personality": {"domain": "LINUX32"},
         "linux.netDevices": {"eth7": {"name": "inside"}, "eth8": {}},
-        "linux.sysctl": {"kernel.shmmax": "1", "fs/mqueue/msg_max": "2", "net.ipv4.conf.eno2/100.rp_filter": "3", "kernel.domainname": "d"},
+        "linux.sysctl": {"kernel.shmmax": "1", "fs/mqueue/msg_max": "2", "net.ipv4.conf.eno2/100.rp_filter": "3", "kernel.domainname": "example.org"},
         "linux.devices": [{"path": "/dev/p", "type": "p"}, {"path": "/dev/sda", "type": "b", "major": 8}],
     }.items():  # fmt: skip
         config = changed(config, place, value)
@@ -342,6 +342,35 @@ def test_versions(bundle: Path) -> None:
         assert read(bundle, changed(MINIMAL, "ociVersion", version)).oci_version == version
     for version in ("0.1.0", "2.0.0", "1", "1.2", "1.x.0", "invalid", "", "1.2.0.0", "١.2.0"):
         assert "config.json: ociVersion: " in refusal(bundle, changed(MINIMAL, "ociVersion", version))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "is no object"),
+        ("{}", "names no path"),
+        ('{"tmp": "read"}', '"tmp" is no absolute path'),
+        ('{"/tmp": 7}', "is no string"),
+        ('{"/tmp": "read sing"}', '"sing" is none of read, execute'),
+    ],
+)
+def test_rules_for_landlock_that_are_none(bundle: Path, text: str, said: str) -> None:
+    refused = refusal(bundle, changed(MINIMAL, "annotations", {"org.minicontainer.landlock": text}))
+    assert refused.startswith('config.json: annotations["org.minicontainer.landlock"]') and said in refused
+
+
+def test_a_domain_name_that_is_said_twice_is_said_the_same(bundle: Path) -> None:
+    config = changed(changed(MINIMAL, "domainname", "a.org"), "linux.namespaces", [{"type": "uts"}])
+    assert read(bundle, changed(config, "linux.sysctl", {"kernel.domainname": "a.org"})).domainname == "a.org"
+    refused = refusal(bundle, changed(config, "linux.sysctl", {"kernel.domainname": "b.org"}))
+    assert 'linux.sysctl["kernel.domainname"]: domainname says "a.org"' in refused
+
+
+def test_rules_for_landlock(bundle: Path) -> None:
+    text = '{"/usr": "read execute", "/tmp": "read write"}'
+    spec = read(bundle, changed(MINIMAL, "annotations", {"org.minicontainer.landlock": text}))
+    assert spec.landlock == (("/usr", "read execute"), ("/tmp", "read write"))
 
 
 def test_ten_megabytes_of_annotations(bundle: Path) -> None:

@@ -5,6 +5,8 @@ https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -440,9 +442,12 @@ def test_a_terminal_that_nobody_would_have_is_refused(runtime: Runtime) -> None:
 
 
 @needs_strace
-def test_a_kill_of_the_runtime_at_any_moment_is_cleaned_up_by_delete(runtime: Runtime) -> None:
+@pytest.mark.parametrize("by", ["delete", "repair"])
+def test_a_kill_of_the_runtime_at_any_moment_is_cleaned_up(runtime: Runtime, by: str, tmp_path: Path) -> None:
     """The moments are system calls of `create`, counted by strace(1), which kills it there."""
     runtime.write("sleep", "600")
+    halves = 0
+    repair = [RUNTIME.with_name("minicontainer"), "--root", tmp_path / "engine", "system", "repair"]
     calls = {"mkdir": (1, 6), "rename": (1, 3), "mkfifo": (1,), "clone3": (1,), "openat": (150, 200, 230)}
     for call, numbers in calls.items():
         name = {"mkfifo": "mknodat,mknod"}.get(call, call)
@@ -452,9 +457,40 @@ def test_a_kill_of_the_runtime_at_any_moment_is_cleaned_up_by_delete(runtime: Ru
                  RUNTIME, "--root", runtime.root, "create", "--bundle", runtime.bundle, "c"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=DEADLINE,
             )  # fmt: skip
-            runtime.ok("delete", "--force", "c")
+            if by == "repair":
+                half = runtime.root.exists() and os.listdir(runtime.root) and not is_whole(runtime)
+                done = subprocess.run([*repair, "--runtime-root", runtime.root], capture_output=True, text=True)
+                assert (done.returncode, done.stderr) == (0, ""), (call, number)
+                assert done.stdout == (f"container c of {runtime.root}, half created\n" if half else "")
+                halves += bool(half)
+            if by == "delete" or (runtime.root.exists() and os.listdir(runtime.root)):
+                runtime.ok("delete", "--force", "c")  # what is whole is its maker's to remove
             assert not runtime.root.exists() or not os.listdir(runtime.root)
             assert not groups_named("c"), (call, number)
+    assert by == "delete" or halves > 3
+
+
+def is_whole(runtime: Runtime) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return bool(json.loads((runtime.root / "c/state.json").read_text())["ready"])
+    return False
+
+
+def test_repair_leaves_whole_containers_and_those_that_are_just_being_made(runtime: Runtime, tmp_path: Path) -> None:
+    from minicontainer.runtime.containers import Containers
+
+    runtime.write("true")
+    runtime.create()
+    (runtime.root / "made").mkdir()
+    held = os.open(runtime.root / "made", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert Containers(str(runtime.root)).repair() == [] and runtime.state()["status"] == "created"
+    os.close(held)
+    assert Containers(str(runtime.root)).repair() == [f"container made of {runtime.root}, half created"]
+    runtime.ok("start", "c")
+    runtime.until("stopped")
+    assert Containers(str(runtime.root)).repair() == [] and runtime.state()["status"] == "stopped"
+    assert Containers(str(tmp_path / "nowhere")).repair() == []
 
 
 @pytest.mark.parametrize(
@@ -505,16 +541,46 @@ def test_the_log_is_key_and_value_else(runtime: Runtime, tmp_path: Path) -> None
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_debug_says_what_is_done_in_the_log_or_on_standard_error(runtime: Runtime, tmp_path: Path, style: str) -> None:
     runtime.write("sh", "-c", "echo out; exit 3")
-    mark = '"level": "debug"' if style == "json" else "level=debug"
+    mark = '"level":"debug"' if style == "json" else "level=debug"
     quiet = runtime("--log-format", style, "run", "--bundle", runtime.bundle, "c")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (3, "out\n", "")
     done = runtime("--debug", "--log-format", style, "run", "--bundle", runtime.bundle, "c")
-    assert (done.returncode, done.stdout) == (3, "out\n") and done.stderr.count(mark) == 3, done.stderr
+    assert (done.returncode, done.stdout) == (3, "out\n") and done.stderr.count(mark) == 6, done.stderr
     log = tmp_path / "log"
     logged = runtime("--debug", "--log", log, "--log-format", style, "run", "--bundle", runtime.bundle, "c")
     assert (logged.returncode, logged.stdout, logged.stderr) == (3, "out\n", "")
-    first, second, last = log.read_text().splitlines()
-    assert mark in first and ": run c, state in " in first and "process 1 of c is " in second and "exit code 3" in last
+    said = ": run c, state in", "nsexec container setup", "child process in init()"
+    said += "init: closing the pipe to signal completion", "process 1 of c is ", "exit code 3"
+    for line, words in zip(log.read_text().splitlines(), said, strict=True):
+        assert mark in line and words in line
+
+
+def test_debug_names_the_stages_of_exec_as_runc_does(runtime: Runtime) -> None:
+    runtime.write("sleep", "60")
+    runtime.create()
+    runtime.ok("start", "c")
+    done = runtime("--debug", "exec", "c", "true")
+    said = (
+        "exec c true",
+        "nsexec container setup",
+        "child process in init()",
+        "setns_init: about to exec",
+        "has joined c",
+    )
+    assert done.returncode == 0
+    for line, words in zip(done.stderr.splitlines(), (*said, "exit code 0"), strict=True):
+        assert "level=debug" in line and words in line
+    failed = runtime("--debug", "exec", "c", "nowhere")
+    assert "nsexec" not in failed.stderr and "about to exec" not in failed.stderr
+
+
+def test_rules_for_landlock_in_an_annotation(runtime: Runtime) -> None:
+    runtime.config["annotations"] = {"org.minicontainer.landlock": '{"/bin": "read execute", "/tmp": "read write"}'}
+    runtime.write("sh", "-c", "mkdir /tmp/a; ls /; mkdir /root/b", noNewPrivileges=True)
+    (runtime.bundle / "rootfs/tmp").mkdir(exist_ok=True)
+    done = runtime("run", "--bundle", runtime.bundle, "c")
+    assert done.stdout == "" and done.stderr.count("Permission denied") == 2, done.stderr
+    assert (runtime.bundle / "rootfs/tmp/a").is_dir() and not (runtime.bundle / "rootfs/root/b").exists()
 
 
 def test_help_on_no_command(runtime: Runtime) -> None:
