@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 PIECE = 128 << 10
 """Bytes that are handed on at once. Small enough to stay in the processor's cache until the next one takes it."""
-AHEAD = 16
-"""Pieces that are decompressed before anybody asks for them."""
+AHEAD = 48
+"""Pieces that are decompressed before anybody asks for them: 6 MB, for the times when one of the two has to wait."""
 INPUT = 64 << 10
 """Bytes that are read at once. A stream of many tiny members is copied from each member on to the end of these."""
 SIZE_LIMIT = 128 << 30
@@ -136,6 +136,66 @@ class LayerReader:
             yield piece
 
 
+class LayerWriter:
+    """An open file for `pack_layer`: what is written to it goes compressed to a blob, and both digests are known.
+
+    ``with LayerWriter(fd) as layer: steps.pack_layer(directory, layer)``; then `diff_id`, `digest` and `size`.
+    """
+
+    def __init__(self, target: int, method: str = GZIP) -> None:
+        """Write the blob to the file descriptor `target`, which stays the caller's."""
+        self._target = target
+        self._compressor = None if method == NONE else _compressor(method)
+        self._uncompressed, self._compressed = hashlib.sha256(), hashlib.sha256()
+        self._waiting = bytearray()
+        self._ended = False
+        self.size = 0
+        """Bytes of the blob so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._pass_on(bytes(self._waiting))
+            if self._compressor:
+                self._store(self._compressor.flush())
+            self._ended = True
+
+    def write(self, data: bytes) -> int:
+        """Take the next bytes of the tar. Raises OSError: ENOSPC…"""
+        self._waiting += data
+        if len(self._waiting) >= PIECE:
+            whole = len(self._waiting) // PIECE * PIECE
+            for at in range(0, whole, PIECE):
+                self._pass_on(bytes(self._waiting[at : at + PIECE]))
+            del self._waiting[:whole]
+        return len(data)
+
+    @property
+    def diff_id(self) -> str:
+        """The digest of what was written, after the end."""
+        return _told(self._uncompressed, self._ended)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the blob, after the end."""
+        return _told(self._compressed, self._ended)
+
+    def _pass_on(self, piece: bytes) -> None:
+        """All pieces but the last are of one size, for isal's blob depends on where they end."""
+        self._uncompressed.update(piece)
+        self._store(self._compressor.compress(piece) if self._compressor else piece)
+
+    def _store(self, data: bytes) -> None:
+        self._compressed.update(data)
+        self.size += len(data)
+        while data:
+            data = data[os.write(self._target, data) :]
+
+
 def decompress(blob: Iterable[bytes]) -> Iterator[bytes]:
     """What is in a blob, in pieces of at most `PIECE` bytes. Raises ImageError: corrupt, or cut off.
 
@@ -177,18 +237,6 @@ def decompress(blob: Iterable[bytes]) -> Iterator[bytes]:
             return
 
 
-def compress(pieces: Iterable[bytes], method: str = GZIP) -> Iterator[bytes]:
-    """The blob that a layer travels as. The same bytes give the same blob: no name and no time of day is in it."""
-    if method == NONE:
-        yield from pieces
-        return
-    compressor = _compressor(method)
-    for piece in pieces:
-        if out := compressor.compress(piece):
-            yield out
-    yield compressor.flush()
-
-
 def _decompressor(method: str) -> Any:
     """A decompressor for one member, and what it raises when it meets with nonsense."""
     if method == GZIP:
@@ -200,6 +248,7 @@ def _decompressor(method: str) -> Any:
 
 
 def _compressor(method: str) -> Any:
+    """The same bytes give the same blob: no name and no time of day is in it."""
     if method == GZIP:
         from isal import isal_zlib
 
