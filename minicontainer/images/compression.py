@@ -20,12 +20,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-PIECE = 128 << 10
-"""Bytes that are handed on at once. Small enough to stay in the processor's cache until the next one takes it."""
-AHEAD = 48
+PIECE = 512 << 10
+"""Bytes that are handed on at once. Both threads want the interpreter for a moment with each of them, and where many
+want the processor, whoever has the interpreter may just be the one who has to wait."""
+AHEAD = 12
 """Pieces that are decompressed before anybody asks for them: 6 MB, for the times when one of the two has to wait."""
-INPUT = 64 << 10
-"""Bytes that are read at once. A stream of many tiny members is copied from each member on to the end of these."""
+INPUT = 512 << 10
+"""Bytes that are read at once."""
+_SEVERAL = 32 << 10
+"""Bytes that a member is given at once which is not the first: those that it leaves are copied, for each of many."""
 SIZE_LIMIT = 128 << 30
 """Bytes that a layer may have when it is uncompressed, unless the caller says otherwise."""
 
@@ -215,23 +218,28 @@ def decompress(blob: Iterable[bytes]) -> Iterator[bytes]:
                 yield waiting[at : at + PIECE]
             waiting = next(source, b"")
         return
+    at, feed = 0, INPUT  # how far we are in what waits, and how much of it a member is given at once
     while waiting:
         member, errors = _decompressor(method)
         while not member.eof:
-            if member.needs_input and not waiting:
-                waiting = next(source, b"")
+            if member.needs_input and at == len(waiting):
+                waiting, at = next(source, b""), 0
                 if not waiting:
                     raise ImageError(f"its {method} stream is cut off: fetch it again")
+            data = waiting[at : at + feed] if member.needs_input else b""
+            at += len(data)
             try:
-                piece = member.decompress(waiting, PIECE)
+                piece = member.decompress(data, PIECE)
             except errors as error:
                 raise ImageError(f"its {method} stream is corrupt ({error}): fetch it again") from None
-            waiting = b""
             if piece:
                 yield piece
-        waiting = member.unused_data or next(source, b"")
-        if waiting[:1] == b"\0":
-            for rest in (waiting, *source):
+        at -= len(member.unused_data)
+        feed = _SEVERAL
+        if at == len(waiting):
+            waiting, at = next(source, b""), 0
+        if waiting[at : at + 1] == b"\0":
+            for rest in (waiting[at:], *source):
                 if rest.strip(b"\0"):
                     raise ImageError(f"something follows its {method} stream that is none: fetch it again")
             return
