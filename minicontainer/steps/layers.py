@@ -46,6 +46,8 @@ AUFS = ".wh..wh."
 WHITEOUT_DEVICE = os.makedev(0, 0)
 PAGE = 4096
 """Bytes of options that mount(2) takes, with the NUL at their end."""
+VALUE = 255
+"""Bytes that fsconfig(2) takes for one option."""
 
 
 def apply_layer(archive: Iterable[bytes] | BinaryIO, directory: str, limits: Limits = LIMITS) -> Unpacked:
@@ -343,9 +345,9 @@ def _stack_one_by_one(
     try:
         fsconfig(context, FSCONFIG_SET_STRING, "source", "overlay")
         for path in lowers:
-            fsconfig(context, FSCONFIG_SET_STRING, "lowerdir+", path)
+            _set_directory(context, "lowerdir+", path, path)
         for key, path in where:
-            fsconfig(context, FSCONFIG_SET_STRING, key, path.replace("\\", "\\\\"))
+            _set_directory(context, key, path, path.replace("\\", "\\\\"))
         fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", "nofollow")
         for flag in flags:
             fsconfig(context, FSCONFIG_SET_FLAG, flag)
@@ -357,6 +359,18 @@ def _stack_one_by_one(
         move_mount(made, target)
     finally:
         os.close(made)
+
+
+def _set_directory(context: int, key: str, path: str, written: str) -> None:
+    """Set an option to a directory: by its path as overlayfs reads it, or where that is too long by a descriptor."""
+    if len(os.fsencode(written)) <= VALUE:
+        fsconfig(context, FSCONFIG_SET_STRING, key, written)
+        return
+    there = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fsconfig(context, FSCONFIG_SET_STRING, key, f"/proc/self/fd/{there}")
+    finally:
+        os.close(there)
 
 
 def _escaped(path: str) -> str:

@@ -521,7 +521,7 @@ def test_more_layers_than_overlayfs_has(tree: Path) -> None:
     assert apart(act) == errno.EINVAL
 
 
-@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", "a\\:b", "a'\"b"])
+@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", "a\\:b", "a'\"b", "n" * 250, "n:,\\" * 60])
 @pytest.mark.parametrize("count", [2, 60])
 def test_names_with_letters_that_mean_something(tree: Path, name: str, count: int) -> None:
     def act() -> list[str]:
