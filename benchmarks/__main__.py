@@ -12,6 +12,7 @@ from benchmarks import (
     groups,
     networks,
     podman_start,
+    pull,
     runtime_start,
     shell_start,
     stats,
@@ -28,6 +29,7 @@ MODULES = {
     "podman_start": podman_start,
     "networks": networks,
     "throughput": throughput,
+    "pull": pull,
     "stats": stats,
     "grading": grading,
 }

@@ -30,6 +30,9 @@ strace          # sends the signals of the tests that interrupt a start at each 
 qemu-system-x86 # make test-v2: the machine, with SeaBIOS in its dependencies
 mmdebstrap      # make test-v2: what its root disk is made with,
 e2fsprogs       # and mke2fs, for the file system on it
+docker-registry # the registry of the tests: pushed to and pulled from, by us
+skopeo          # and by it
+openssl         # their certificates, and the tokens of the registry
 LIST
 }
 
