@@ -10,11 +10,13 @@ from pathlib import Path
 from benchmarks import (
     grading,
     groups,
+    names,
     networks,
     podman_start,
     pull,
     runtime_start,
     shell_start,
+    snapshots,
     stats,
     throughput,
     warm_start,
@@ -30,6 +32,8 @@ MODULES = {
     "networks": networks,
     "throughput": throughput,
     "pull": pull,
+    "names": names,
+    "snapshots": snapshots,
     "stats": stats,
     "grading": grading,
 }

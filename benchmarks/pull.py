@@ -2,10 +2,10 @@
 container can be made of; ours, podman's and docker's, from the command's start to its exit.
 
 The layers are made from this machine's own trees, as large compressed as such an image's, and kept nowhere. All of it
-takes place in a corner of its own (tests/stage.py), where the registry and dockerd run, and is kept in memory, on a
-tmpfs: on a disk, most of the time is the disk's, and ours waits for it, with blobs and layers, before it gives them their
-names. What was pulled is removed between the rounds, which is not counted. The peak of memory is of what the command
-waits for: with docker, the work is done by its daemon, so it has no such figure.
+takes place in a corner of its own (tests/stage.py), where the registry and dockerd run, and is kept on a tmpfs: on a
+disk, most of the time is the disk's, and ours waits for it, with blobs and layers, before it gives them their names.
+What was pulled is removed between the rounds, which is not counted. The peak of memory is of what the command waits
+for: with docker, the work is done by its daemon, so it has no such figure.
 """
 
 from __future__ import annotations

@@ -153,12 +153,36 @@ def _one(parser: Parser) -> None:
 
 def _remove(parser: Parser) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="kill those that run")
+    parser.add_argument("-s", "--snapshots", action="store_true", help="their snapshots go as well")
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
 
 def _ps(parser: Parser) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
     parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
+
+
+def _snapshot(parser: Parser) -> None:
+    parser.usage = "minicontainer snapshot [-c COMMENT] [take] CONTAINER [NAME] | list CONTAINER | …"
+    parser.epilog = (
+        "[take] CONTAINER [NAME]               keep what its files are now (as snap0, snap1…), also while it runs\n"
+        "list CONTAINER                        the snapshots that there are\n"
+        "restore CONTAINER SNAPSHOT            put its files back; it must not run\n"
+        "restore CONTAINER SNAPSHOT NEWNAME    make another container of the snapshot\n"
+        "rm CONTAINER SNAPSHOT…                forget snapshots; ALL: all of them\n"
+        "A container that is called list, restore, rm or take: snapshot take list"
+    )
+    parser.add_argument("-c", "--comment", metavar="TEXT", help="take: what to remember it by")
+    parser.add_argument("words", nargs="+", metavar="WORD", help="see below")
+
+
+def _clone(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--full", action="store_true", help="copy what the source has written, in place of sharing it")
+    add("-e", "--ephemeral", action="store_true", help="start it at once; it is gone with its files when it ends")
+    add("--snapshot", metavar="SNAPSHOT", help="as the source was then")
+    add("source", metavar="CONTAINER", help="name, or the beginning of the id")
+    add("name", nargs="?", metavar="NEWNAME", help="of the clone")
 
 
 def _update(parser: Parser) -> None:
@@ -232,9 +256,14 @@ def _check(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def _system(parser: Parser) -> None:
-    parser.add_argument("what", choices=("repair",), help="put right what was killed half-way")
-    parser.add_argument("--runtime-root", metavar="DIR", help="where minicontainer-runtime has its containers")
+def _of_images(name: str) -> Callable[[Parser], None]:
+    """Options that are set up where their command is."""
+
+    def options(parser: Parser) -> None:
+        found = __import__("minicontainer.cli.images", fromlist=[name])
+        getattr(found, name)(parser)
+
+    return options
 
 
 def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace], int]:
@@ -272,6 +301,12 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "ps": ("list containers", _ps, commands.ps),
     "inspect": ("all that is known of containers, as JSON", _several, _later("inspect")),
     "rm": ("remove containers", _remove, commands.remove),
+    "snapshot": (
+        "keep what a container's files are now; list, restore, remove what was kept",
+        _snapshot,
+        _later("snapshot", "snapshots"),
+    ),
+    "clone": ("another container that begins as what one is now", _clone, _later("clone", "snapshots")),
     "update": ("change the limits of containers, while they run", _update, commands.update),
     "stats": ("what containers use of the host's resources", _stats, commands.stats),
     "pause": ("stop every process of containers where it is", _several, commands.pause),
@@ -287,6 +322,13 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "logout": ("forget it", _options_of("logout"), _later("logout", "registry")),
     "search": ("the repositories of a registry, or tags", _options_of("search"), _later("search", "registry")),
     "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
-    "system": ("look after the engine itself", _system, commands.repair),
+    "images": ("list images", _of_images("list_options"), _later("list_images", "images")),
+    "history": ("how an image came to be", _of_images("history_options"), _later("history", "images")),
+    "tag": ("give an image one more name", _of_images("tag_options"), _later("tag", "images")),
+    "rmi": ("remove images", _of_images("remove_options"), _later("remove", "images")),
+    "save": ("write images to an archive", _of_images("save_options"), _later("save", "images")),
+    "load": ("read images from an archive", _of_images("load_options"), _later("load", "images")),
+    "image": ("all about images: image WHAT --help", _of_images("image_options"), _later("image", "images")),
+    "system": ("look after the engine itself", _of_images("system_options"), _later("system", "images")),
 }
 """Command → what it does, what sets up its options, what carries it out."""

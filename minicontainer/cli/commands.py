@@ -87,7 +87,7 @@ def remove(arguments: argparse.Namespace) -> int:
     engine, code = _engine(arguments), 0
     for name in arguments.containers:
         try:
-            engine.remove(engine.store.find(name), force=arguments.force)
+            engine.remove(engine.store.find(name), force=arguments.force, snapshots=arguments.snapshots)
             print(name)
         except EngineError as error:
             print(f"minicontainer: {error}", file=sys.stderr)
@@ -222,21 +222,6 @@ def check(arguments: argparse.Namespace) -> int:
     findings = examine(arguments.root)
     print(report(findings, as_json=arguments.json))
     return 0 if all(finding.works for finding in findings if finding.required) else 1
-
-
-def repair(arguments: argparse.Namespace) -> int:
-    """``minicontainer system repair``: a line for each thing that was put right.
-
-    The OCI runtime's containers are looked at too, in their usual place unless we were told of other ones.
-    """
-    from minicontainer.runtime.containers import Containers, default_root
-
-    for line in _engine(arguments).repair():
-        print(line)
-    if arguments.runtime_root or not arguments.root:
-        for line in Containers(arguments.runtime_root or default_root()).repair():
-            print(line)
-    return 0
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
     from minicontainer.engine.resources import Node, Statistics
+    from minicontainer.engine.snapshots import Snapshot, Taking
     from minicontainer.images.documents import Descriptor, Platform
     from minicontainer.images.images import Images
     from minicontainer.images.references import Reference
@@ -112,7 +113,7 @@ class Engine:
                 return self._run_captured(config)
             running = self.start(config, stdio, interrupts)
         except BaseException:
-            self.remove(config, force=True)
+            self._remove(config, force=True)
             raise
         return self.attend(config, running, interrupts)
 
@@ -131,7 +132,7 @@ class Engine:
             if running:
                 put_down(running)
                 self._ended(config, running)
-            self.remove(config, force=True)
+            self._remove(config, force=True)
 
     def create(self, image: str, args: list[str], **options: Any) -> Config:
         """Remember a new container of this image, ready to be started.
@@ -173,7 +174,7 @@ class Engine:
 
         returns as soon as its program runs. Raises EngineError, StartError, Interrupted.
         """
-        self._claim(config)
+        config = self._claim(config)
         self.store.set_state(config.id, State("starting"))
         running: Running | None = None
         try:
@@ -226,7 +227,7 @@ class Engine:
         try:
             self.start_detached(config)
         except BaseException:
-            self.remove(config, force=True)
+            self._remove(config, force=True)
             raise
         return config
 
@@ -234,7 +235,7 @@ class Engine:
         """Start a created container, and let go of it. Raises EngineError, StartError."""
         from minicontainer.engine.detached import leave_alone
 
-        self._claim(config)
+        config = self._claim(config)
         self.store.set_state(config.id, State("starting", detached=True))
         with self._explained() as calls:
             try:
@@ -249,11 +250,14 @@ class Engine:
             finally:
                 self.store.leave(config.id)
 
-    def _claim(self, config: Config) -> None:
-        """Become the one that starts it. Raises EngineError."""
+    def _claim(self, config: Config) -> Config:
+        """Become the one that starts it. Returns it on the layers that it lies on by now. Raises EngineError."""
         if self.state(config).status == "running":
             raise EngineError(f'container "{config.name}" runs already; wait for it: minicontainer wait {config.name}')
-        self.store.attend(config.id)
+        if not self.store.attend(config.id):
+            return config  # we have made it just now
+        self._settle(config)
+        return config.replace(layers=self.store.config(config.id).layers)
 
     def attend(self, config: Config, running: Running, interrupts: int | None = None) -> Result:
         """Stay with a container until it has ended, pass signals and its terminal on; then tidy up."""
@@ -267,7 +271,7 @@ class Engine:
         finally:
             result = self._ended(config, running)
             if config.remove:
-                self.remove(config)
+                self._remove(config)
         return result
 
     def wait(self, config: Config) -> int:
@@ -280,8 +284,17 @@ class Engine:
             raise EngineError(f'container "{config.name}" was not started: minicontainer start {config.name}')
         raise EngineError(f'how container "{config.name}" ended is not known: the process that watched it was killed')
 
-    def remove(self, config: Config, *, force: bool = False) -> None:
-        """Forget a container and its files; `force` kills it first if it runs. Raises EngineError."""
+    def remove(self, config: Config, *, force: bool = False, snapshots: bool = False) -> None:
+        """Forget a container and its files; `force` kills it first if it runs. Raises EngineError.
+
+        Not the base of clones; and one that has snapshots only if they are to go as well.
+        """
+        from minicontainer.engine.snapshots import refuse_base
+
+        refuse_base(self.store, config, snapshots)
+        self._remove(config, force)
+
+    def _remove(self, config: Config, force: bool = False) -> None:
         state = self.state(config)
         if state.pid and (state.status == "running" or (force and state.detached)):
             if not force:
@@ -428,8 +441,11 @@ class Engine:
         self.store.prepare()
         done = self.store.rubbish()
         for config in self.store.all():
+            done += self._set_going(config)
             if self.store.attended(config.id):
                 continue
+            if self._settle(config):
+                done.append(f'container "{config.name}" is restored, which was begun')
             before = self.store.state(config.id)
             if before.detached and before.status in ("starting", "running"):
                 after = self.state(config)
@@ -471,6 +487,80 @@ class Engine:
 
         self.store.prepare()
         return registries.pull(self.store, self._steps, reference, sources, platform, progress, parallel)
+
+    # Snapshots
+
+    def snapshot(self, config: Config, name: str = "", comment: str = "") -> Snapshot:
+        """Keep what a container's files are now, as `name` (snap0, snap1…). Raises EngineError.
+
+        One that runs stands still for that moment, and goes on.
+        """
+        from minicontainer.engine import snapshots
+
+        return snapshots.take(self._taking(), config, name, comment)
+
+    def snapshots(self, config: Config) -> list[Snapshot]:
+        """Those of a container, the oldest first."""
+        from minicontainer.engine import snapshots
+
+        return snapshots.all_of(self.store, config)
+
+    def restore(self, config: Config, snapshot: str) -> None:
+        """Put the files of a container that does not run back to what they were then. Raises EngineError."""
+        from minicontainer.engine import snapshots
+
+        snapshots.restore(self._taking(), config, snapshot)
+
+    def remove_snapshots(self, config: Config, names: Sequence[str]) -> list[str]:
+        """Forget these snapshots of a container, or `["ALL"]`; returns their names. Raises EngineError."""
+        from minicontainer.engine import snapshots
+
+        return snapshots.remove(self.store, config, names)
+
+    def clone(
+        self, source: Config, name: str = "", *, snapshot: str = "", full: bool = False, ephemeral: bool = False
+    ) -> Config:
+        """Another container that begins as what this one, or a snapshot of it, is. Raises EngineError, StartError.
+
+        They share what the source has written, unless `full`. `ephemeral`: it is started at once, and is gone with all
+        that it writes when it ends.
+        """
+        from minicontainer.engine import snapshots
+
+        if name:
+            _check_name(name)
+        config = snapshots.clone(self._taking(), source, name, snapshot, full=full, remove=ephemeral)
+        if not ephemeral:
+            self.store.leave(config.id)
+            return config
+        try:
+            self.start_detached(config)
+        except BaseException:
+            self._remove(config, force=True)
+            raise
+        return config
+
+    def _taking(self) -> Taking:
+        from minicontainer.engine.snapshots import Taking
+
+        return Taking(self.store, self._steps, self.state, self._lowers, self.warn)
+
+    def _settle(self, config: Config) -> bool:
+        """Finish a restoration that was killed; whether there was one. Raises EngineError."""
+        if not os.path.exists(f"{self.store.directory(config.id)}/restoring"):
+            return False
+        from minicontainer.engine import snapshots
+
+        with snapshots.told(f'cannot restore container "{config.name}"'):
+            return snapshots.settle(self.store, config, self._steps)
+
+    def _set_going(self, config: Config) -> list[str]:
+        """Let a container go on whose snapshot was being taken by somebody who was killed; what was done."""
+        if not os.path.exists(f"{self.store.directory(config.id)}/freezing"):
+            return []
+        from minicontainer.engine.standstill import set_going
+
+        return set_going(self._taking(), config)
 
     # Networks
 
@@ -861,12 +951,18 @@ def _dated(config: Config) -> Config:
     return config.replace(created=time.time())
 
 
+_ALLOWED = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+"""In names."""
+
+
+def _check_name(name: str) -> None:
+    if not set(name) <= _ALLOWED or name[0] in ".-":
+        raise EngineError(f'"{name}" cannot be a name: letters, digits, "_", "." and "-", and not one of ".-" first')
+
+
 def _check(config: Config) -> None:
-    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-    if config.name and (not set(config.name) <= allowed or config.name[0] in ".-"):
-        raise EngineError(
-            f'"{config.name}" cannot be a name: letters, digits, "_", "." and "-", and not one of ".-" first'
-        )
+    if config.name:
+        _check_name(config.name)
     if len(os.fsencode(config.hostname)) > 64:
         raise EngineError(f'the host name "{config.hostname}" is longer than the kernel\'s 64 bytes')
     for source, _, _ in config.volumes:
@@ -877,7 +973,7 @@ def _check(config: Config) -> None:
             raise EngineError(f"there is no device {source} on this host")
         if not destination.startswith("/dev/"):
             raise EngineError(f"a device goes below /dev, and {destination} does not: write {source}:/dev/NAME")
-    if config.cgroup_parent and not set(config.cgroup_parent) <= allowed | {"/"}:
+    if config.cgroup_parent and not set(config.cgroup_parent) <= _ALLOWED | {"/"}:
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: letters, digits, "_", "-" and "/"')
     if any(
         part.startswith((".", "cgroup.")) or not part

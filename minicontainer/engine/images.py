@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.origin import Origin, note
 from minicontainer.engine.store import Config, Store
 from minicontainer.images.content import ContentStore
+from minicontainer.images.documents import Platform, host_platform, parse_platform
 from minicontainer.images.errors import ImageError
-from minicontainer.images.images import Image, Images, Missing
+from minicontainer.images.images import Damage, Image, Images, Missing
 from minicontainer.images.references import parse_reference
 from minicontainer.linux import files
+from minicontainer.record import Record
 from minicontainer.steps import Steps
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from minicontainer.images.documents import Platform
 
 ALWAYS, IF_MISSING, NEVER = PULLING = ("always", "missing", "never")
 """When an image is asked for at its registry."""
@@ -48,7 +46,7 @@ def obtain(
     Raises EngineError.
     """
     with told():
-        images, wanted = images_of(store), _platform(platform)
+        images, wanted = images_of(store), platform_of(platform)
         image = None if pull == ALWAYS else _found(images, text, wanted)
         if image is None and _is_busybox(text):
             _make_busybox(images, store, steps)
@@ -92,8 +90,6 @@ def origin_of(image: Image) -> Origin:
 
 def require_fit(image: Image, text: str, wanted: Platform | None) -> None:
     """Refuse an image that was made for another kind of machine, unless that is what is wanted. Raises ImageError."""
-    from minicontainer.images.documents import host_platform
-
     ours = host_platform()
     if wanted is None and not image.config.platform.serves(ours):
         raise ImageError(
@@ -162,6 +158,46 @@ def prune(store: Store, *, unused: bool = False) -> tuple[list[str], int | None]
         return done, images.collect(lambda: layers_in_use(store), everything=True)
 
 
+class Use(Record):
+    """What one kind of things takes of the disk."""
+
+    kind: str
+    total: int
+    active: int
+    size: int
+    """Bytes."""
+    reclaimable: int
+
+
+def disk_use(store: Store, running: Collection[str]) -> list[Use]:
+    """``system df``; `running` are ids of containers. What could be freed of layers is what nothing stands on."""
+    from minicontainer.images.images import disk_usage
+
+    with told():
+        images = images_of(store)
+        configs = store.all()
+        found, used, blobs = images.all(), users(configs), images.content.blobs()
+        needed = {part.digest for image in found if image.id in used for part in image.blobs}
+    active = {*layers_in_use(store)}
+    names = [name for name in os.listdir(store.layers) if os.path.isdir(store.layer(name))]
+    layers = {name: disk_usage(f"{store.layers}/{name}") for name in names}
+    writable = {config.id: disk_usage(f"{store.directory(config.id)}/upper") for config in configs}
+    ended = sum(size for container, size in writable.items() if container not in running)
+    partial = sum(images.content.partial().values()) if os.path.isdir(f"{store.images}/ingest") else 0
+    return [
+        Use("Images", len(found), sum(image.id in used for image in found), sum(blobs.values()) + partial,
+            sum(size for digest, size in blobs.items() if digest not in needed) + partial),
+        Use("Layers", len(layers), len(active & layers.keys()), sum(layers.values()),
+            sum(size for name, size in layers.items() if name not in active)),
+        Use("Containers", len(writable), len({*running} & writable.keys()), sum(writable.values()), ended),
+    ]  # fmt: skip
+
+
+def examine(store: Store) -> Iterator[Damage]:
+    """``system check``. Raises ImageError: there is no telling what images there are."""
+    yield from images_of(store).examine(layers_in_use(store))
+
+
 def _is_busybox(text: str) -> bool:
     return (
         text in ("busybox", "busybox:latest") or parse_reference(text).canonical == "docker.io/library/busybox:latest"
@@ -182,11 +218,10 @@ def _make_busybox(images: Images, store: Store, steps: Steps) -> None:
         raise EngineError(f"cannot make the busybox image below {store.images}: {reason}") from None
 
 
-def _platform(text: str) -> Platform | None:
+def platform_of(text: str) -> Platform | None:
+    """As it is written on the command line; "" is any. Raises ImageError."""
     if not text:
         return None
-    from minicontainer.images.documents import parse_platform
-
     return parse_platform(text)
 
 

@@ -10,6 +10,7 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
                    /networked   there while it may have addresses or ports of a network
                    /hosts /resolv.conf /hostname  mounted below its /etc, where it has a network
                    /log         what such a one has written;  /stdin  a named pipe: what it is to read (-i)
+                   /snapshots /restoring /freezing  see `engine.snapshots`
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
 STATE/images/                   an OCI image layout: `minicontainer.images.content`
 STATE/layers/NAME/diff          a read-only layer of whatever image or snapshot, unpacked, as overlayfs takes it
@@ -92,6 +93,8 @@ class Config(Record):
     reaper: bool = True
     remove: bool = False
     """Gone as soon as it has ended (--rm)."""
+    origin: str = ""
+    """Of a clone: the id of the container that it was made of, or ID/SNAPSHOT."""
     created: float = 0.0
     """Seconds since the epoch."""
 
@@ -174,10 +177,10 @@ class Store:
         """The tree of a layer."""
         return f"{self.layers}/{name}/diff"
 
-    def add(self, config: Config) -> Config:
+    def add(self, config: Config, upper: Callable[[str], object] = os.mkdir) -> Config:
         """Remember a new container, give it an id and, unless it has one, a name; the caller watches over it.
 
-        Raises EngineError (name taken).
+        `upper` makes its writable layer, an empty directory unless given. Raises EngineError (name taken).
         """
         with self._lock():
             container_id = os.urandom(6).hex()
@@ -191,19 +194,31 @@ class Store:
             try:
                 self._name(config)
                 self.attend(container_id)
-                for name in ("upper", "work", "merged"):
+                for name in ("work", "merged"):
                     os.mkdir(f"{directory}/{name}")
+                upper(f"{directory}/upper")
                 files.write(f"{directory}/config.json", config.to_json())  # the last: from here on it is a container
             except BaseException:
-                self.forget(config)
+                self._drop(config)
                 raise
         return config
 
     def forget(self, config: Config) -> None:
         """Remove everything of a container.
 
-        What it is goes first: killed in between, the rest is known to be rubbish.
+        What it is goes first: killed in between, the rest is known to be rubbish. Frozen layers that only it or its
+        snapshots have named go as well.
         """
+        directory, layers = self.directory(config.id), set[str]()
+        if any(name.startswith("snap-") for name in config.layers) or os.path.isdir(f"{directory}/snapshots"):
+            from minicontainer.engine import snapshots
+
+            layers = snapshots.named_by(self, config)
+        self._drop(config)
+        if layers:
+            snapshots.sweep(self, layers)
+
+    def _drop(self, config: Config) -> None:
         directory = self.directory(config.id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/config.json")
@@ -221,13 +236,18 @@ class Store:
             raise EngineError(f'{how_many} "{wanted}"; see: minicontainer ps -a', exit_code=1)
         return matching[0]
 
+    def ids(self) -> list[str]:
+        """Of every container, half made and half removed ones among them."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.listdir(self._containers)
+        return []
+
     def all(self) -> list[Config]:
         """Every whole container, the oldest first."""
         found = []
-        with contextlib.suppress(FileNotFoundError):
-            for container_id in os.listdir(self._containers):
-                with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                    found.append(self.config(container_id))
+        for container_id in self.ids():
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                found.append(self.config(container_id))
         return sorted(found, key=lambda config: config.created)
 
     def config(self, container_id: str) -> Config:
@@ -235,9 +255,22 @@ class Store:
         return Config.from_json(files.read(f"{self.directory(container_id)}/config.json"))
 
     def change(self, config: Config) -> None:
-        """Write down other wishes for a container that is there, whole or not at all."""
-        file = f"{self.directory(config.id)}/config.json"
-        files.replace(file, config.to_json())
+        """Write down other wishes for a container that is there, whole or not at all.
+
+        What it lies on is no wish, and stays as it is: a snapshot may have changed it since the caller looked.
+        """
+        with self._lock():
+            self._write(config.replace(layers=self.config(config.id).layers))
+
+    def relayer(self, container_id: str, layers: tuple[str, ...]) -> Config:
+        """Write down that a container lies on other layers, whole or not at all. Raises OSError, ValueError."""
+        with self._lock():
+            config = self.config(container_id).replace(layers=layers)
+            self._write(config)
+        return config
+
+    def _write(self, config: Config) -> None:
+        files.replace(f"{self.directory(config.id)}/config.json", config.to_json())
 
     def is_there(self, config: Config) -> bool:
         """Whether a container is still remembered."""
@@ -255,13 +288,13 @@ class Store:
         file = f"{self.directory(container_id)}/state.json"
         files.replace(file, json.dumps(state.asdict()))
 
-    def attend(self, container_id: str) -> None:
+    def attend(self, container_id: str) -> bool:
         """Become the one process that watches over a container. The kernel forgets it when the process ends, however.
 
-        Raises EngineError: another process does.
+        False: we are already. Raises EngineError: another process is.
         """
         if container_id in self._attended:
-            return
+            return False
         fd = os.open(f"{self.directory(container_id)}/attended", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -270,6 +303,7 @@ class Store:
             raise EngineError(f"another process is starting or watching over container {container_id}") from None
         os.ftruncate(fd, 0)
         self._attended[container_id] = fd
+        return True
 
     def leave(self, container_id: str, exit_code: int | None = None) -> None:
         """Be it no more; `exit_code` is for those who wait, and find the container itself removed."""
@@ -419,6 +453,10 @@ class Store:
                 if not os.path.exists(f"{self._names}/{name}"):
                     os.unlink(f"{self._names}/{name}")
                     removed.append(f'name "{name}" of no container')
+        if any(name != "lock" for name in os.listdir(self.layers)):
+            from minicontainer.engine import snapshots
+
+            removed += [f"layer {name}, which nobody names" for name in snapshots.sweep(self)]
         return removed
 
     def _is_whole(self, container_id: str) -> bool:

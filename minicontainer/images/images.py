@@ -262,7 +262,8 @@ class Images:
         with contextlib.suppress(FileNotFoundError):
             for name in sorted(os.listdir(self.layers)):
                 whole = len(name) == 64 and set(name) <= _HEX
-                if (whole and name not in kept) or (name.startswith(".") and not _is_locked(f"{self.layers}/{name}")):
+                left = name.startswith(".") and not name.startswith(".snap-")  # those are of snapshots
+                if (whole and name not in kept) or (left and not _is_locked(f"{self.layers}/{name}")):
                     yield name
 
     def _remove_layer(self, name: str) -> int:

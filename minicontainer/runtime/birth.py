@@ -96,12 +96,12 @@ def start(
     privileged = os.geteuid() == 0
     sources, pid, pidfd = list[int](), 0, -1
     group: Group | None = None
+    own: Group | None = None
     caller, in_init = os.getpid(), False
 
     def main() -> int:
         nonlocal in_init
         in_init = True
-        own = group.part(1) if group else None
         return _Init(spec, steps, own, theirs, stdio, gate, filter, keeper, connect is not None).main(ours, sources)
 
     _look_ahead(spec, steps)
@@ -114,6 +114,7 @@ def start(
         if privileged:
             sources = rootfs.take_sources(spec, steps)
         group = _group(spec, steps)
+        own = group.part(1) if group else None
 
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # init's from its first moment: it shall lose none
         try:

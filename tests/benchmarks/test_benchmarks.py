@@ -12,7 +12,20 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import calls, grading, groups, networks, podman_start, pull, shell_start, stats, throughput, warm_start
+from benchmarks import (
+    calls,
+    grading,
+    groups,
+    names,
+    networks,
+    podman_start,
+    pull,
+    shell_start,
+    snapshots,
+    stats,
+    throughput,
+    warm_start,
+)
 from benchmarks.measure import Goal, Report, Series, take_turns
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="the benchmarks that start containers want root")
@@ -89,6 +102,13 @@ def test_networks_measures_both_sides_and_podman_or_says_why_not(nothing_left: N
     ours = {networks.SHELL, networks.WITHOUT, networks.PYTHON, networks.C, networks.REMOVAL, networks.VETH}
     assert {series.name for series in report.series} | set(report.missing) == ours | {networks.PODMAN}
     assert ours <= {series.name for series in report.series}
+
+
+@root_only
+def test_names_are_answered_by_the_server_and_by_whom_it_asks(nothing_left: None) -> None:
+    report = names.measure(rounds=2)
+    assert [series.name for series in report.series] == [names.KNOWN, names.FORWARDED, names.ECHO]
+    assert all(len(series.samples) == 2 for series in report.series)
 
 
 @root_only
@@ -206,3 +226,16 @@ def test_pull_measures_whoever_is_here(nothing_left: None, monkeypatch: pytest.M
     report = pull.measure(rounds=1)
     assert {series.name for series in report.series} == {pull.OURS, pull.PODMAN, pull.DOCKER} - set(report.missing)
     assert report.notes[0].startswith("The image: 2 layers, ")
+
+
+@root_only
+def test_snapshots_measures_every_size_and_beside_it_what_is_installed(
+    nothing_left: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "SIZES", {"1 MB": 1, "2 MB": 2, "3 MB": 3})
+    report = snapshots.measure(rounds=1)
+    measured = {series.name for series in report.series}
+    assert {f"{what} in process, {size}" for what in ("snapshot", "clone") for size in snapshots.SIZES} <= measured
+    assert {name.partition(",")[0] for name in measured} | set(report.missing) >= {"podman commit", "lxc-snapshot"}
+    assert all(sample > 0 for series in report.series for sample in series.samples)
+    assert all(report.verdict(goal) for goal in report.goals)

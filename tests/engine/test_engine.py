@@ -155,10 +155,10 @@ def test_run_that_fails_leaves_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("image", "args", "options", "told"),
     [
-        ("nope", ["true"], {}, "there is no image"),
-        ("", ["true"], {}, "there is no image"),
-        ("../busybox", ["true"], {}, "there is no image"),
-        ("busybox", [], {}, "no command"),
+        ("nope", ["true"], {"pull": "never"}, "there is no image"),
+        ("", ["true"], {}, "cannot be an image"),
+        ("../busybox", ["true"], {}, "cannot be an image"),
+        ("/", [], {"rootfs": True}, "no command"),
         ("/nowhere", ["true"], {"rootfs": True}, "no root file system"),
         ("/etc/passwd", ["true"], {"rootfs": True}, "no root file system"),
         ("busybox", ["true"], {"name": "a/b"}, "cannot be a name"),

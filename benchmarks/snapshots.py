@@ -1,0 +1,159 @@
+"""A snapshot and a clone of a container that has written 16 MB, 160 MB, 1.6 GB: real content, no holes.
+
+Taking one exchanges two names, so the size does not matter; that is what the three sizes are to show, and the goal
+holds for the largest. "In process" is the call, `Engine.snapshot` and `Engine.clone`, without the start of an
+interpreter; "command" is `minicontainer snapshot` from its start to its exit. Podman has the easy case: its container
+has written one line, and the size is in its image. Its commit writes a layer and an image, which can be sent away: that
+is more than a snapshot. A full clone copies, and is there to show what the others do not do.
+
+Of a container that runs, the command stops it, looks at all that its processes hold, and gives it a new root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measure import Goal, Report, Series, apart, command_time, take_turns
+from minicontainer.engine import Engine
+from minicontainer.engine.store import Config
+from minicontainer.images.busybox import static_busybox
+from minicontainer.linux import CLONE_NEWNS, MS_PRIVATE, MS_REC, files, mount, unshare
+from minicontainer.steps import Steps
+
+ROUNDS = 20
+SIZES = {"16 MB": 16, "160 MB": 160, "1.6 GB": 1600}
+"""In MB of 10⁶ bytes."""
+LIMIT = 2.0  # ms
+
+
+def measure(rounds: int = ROUNDS) -> Report:
+    """All in turns. Raises SystemExit: not root, or no space."""
+    if os.geteuid() != 0:
+        raise SystemExit("benchmarks: snapshots makes containers of root's: run it as root")
+    missing = {} if shutil.which("podman") else {"podman commit": "not installed"}
+    missing |= {name: "not installed" for name in ("lxc-snapshot", "lxc-copy") if not shutil.which(name)}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
+        answer = apart(partial(_rounds, Path(directory), "podman commit" not in missing, rounds))
+    series = [Series(name, samples) for name, samples in answer.items()]
+    largest = list(SIZES)[-1]
+    return Report(
+        "snapshots",
+        "Snapshot and clone of a container, by what it has written",
+        "ms",
+        series,
+        Goal(f"snapshot in process, {largest}", LIMIT),
+        missing,
+        more_goals=[
+            Goal(f"clone in process, {largest}", LIMIT),
+            Goal(f"snapshot in process, {largest}", 1.5, f"snapshot in process, {next(iter(SIZES))}"),
+            Goal(f"clone in process, {largest}", 1.5, f"clone in process, {next(iter(SIZES))}"),
+        ],
+    )
+
+
+def _rounds(directory: Path, podman: bool, rounds: int) -> dict[str, Sequence[float]]:
+    """In a view of the mounts of our own: podman leaves some, and has a directory below /run."""
+    unshare(CLONE_NEWNS)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    engine = Engine(directory / "state")
+    subjects = dict[str, Callable[[], float]]()
+    middle = list(SIZES)[len(SIZES) // 2]
+    made = {size: _written(engine, f"c{number}", SIZES[size]) for number, size in enumerate(SIZES)}
+    for size, config in made.items():
+        subjects[f"snapshot in process, {size}"] = partial(_timed, engine, config, lambda one: engine.snapshot(one))
+    for size, config in made.items():
+        subjects[f"clone in process, {size}"] = partial(_timed, engine, config, lambda one: engine.clone(one))
+    program = str(Path(sys.executable).with_name("minicontainer"))
+    command = [program, "--root", engine.store.root, "snapshot"]
+    subjects[f"snapshot, the command, {middle}"] = partial(
+        _timed, engine, made[middle], lambda one: subprocess.run([*command, one.name], check=True, stdout=-3)
+    )
+    subjects[f"full clone in process, {next(iter(SIZES))}"] = partial(
+        _timed, engine, made[next(iter(SIZES))], lambda one: engine.clone(one, full=True)
+    )
+    with _running(engine, SIZES[middle]) as running:
+        subjects[f"snapshot of one that runs, the command, {middle}"] = partial(command_time, [*command, running.name])
+        if podman:
+            subjects[f"podman commit, {middle} in its image"] = _committed(directory, SIZES[middle])
+        return {taken.name: taken.samples for taken in take_turns(subjects, rounds)}
+
+
+def _timed(engine: Engine, config: Config, act: Callable[[Config], object]) -> float:
+    """Milliseconds; afterwards everything is as before, and what was frozen is in the upper layer again."""
+    begin = time.perf_counter()
+    act(config)
+    taken = (time.perf_counter() - begin) * 1000
+    for layer in engine.store.config(config.id).layers:
+        files.exchange(f"{engine.store.directory(config.id)}/upper", engine.store.layer(layer))
+    engine.store.relayer(config.id, ())
+    for other, _ in engine.containers():
+        if other.origin == config.id or other.name.startswith("c-"):
+            engine.remove(other)
+    engine.remove_snapshots(config, ["ALL"])
+    engine.repair()
+    return taken
+
+
+def _written(engine: Engine, name: str, size: int) -> Config:
+    """A container with so many MB in its upper layer, in files of 1 MB at most."""
+    config = engine.create("busybox", ["true"], name=name)
+    _fill(Path(engine.store.directory(config.id), "upper"), size)
+    return config
+
+
+def _fill(directory: Path, size: int) -> None:
+    content = os.urandom(10**6)
+    for number in range(size):
+        place = directory / f"data/{number // 100}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}").write_bytes(number.to_bytes(8, "big") + content[8:])
+
+
+@contextmanager
+def _running(engine: Engine, size: int) -> Iterator[Config]:
+    config = _written(engine, "running", size)
+    engine.store._write(config.replace(args=("sleep", "1000000")))
+    config = engine.store.find("running")
+    engine.start_detached(config)
+    try:
+        yield config
+    finally:
+        engine.remove(config, force=True, snapshots=True)
+
+
+def _committed(directory: Path, size: int) -> Callable[[], float]:
+    """A commit by podman, whose image is removed again, unmeasured."""
+    mount("none", "/run", "tmpfs")
+    rootfs = directory / "rootfs"
+    Steps().build_root(str(rootfs), static_busybox())
+    _fill(rootfs, size)
+    podman = [shutil.which("podman") or "podman", "--storage-driver=overlay", f"--root={directory}/podman"]
+    podman += [f"--{name}=/run/{name}" for name in ("runroot", "tmpdir")]
+    with subprocess.Popen(["tar", "-C", rootfs, "-c", "."], stdout=subprocess.PIPE) as tar:
+        _ran([*podman, "import", "-", "box"], stdin=tar.stdout)
+    shutil.rmtree(rootfs)
+    _ran([*podman, "create", "--name=one", "--network=none", "box", "true"])
+    (directory / "line").write_text("one line\n")
+    _ran([*podman, "cp", str(directory / "line"), "one:/line"])
+
+    def commit() -> float:
+        taken = command_time([*podman, "commit", "--quiet", "--pause=false", "one", "kept"])
+        _ran([*podman, "rmi", "kept"])
+        return taken
+
+    return commit
+
+
+def _ran(command: Sequence[str], **options: object) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, **{"stdin": subprocess.DEVNULL, **options})  # type: ignore[call-overload]
+    if done.returncode:
+        raise SystemExit(f"benchmarks: {' '.join(command)}: {done.stderr.strip()}")
