@@ -348,3 +348,35 @@ def test_run_pulls_what_is_not_here(odd: OddRegistry, command: Command, minicont
     assert done.returncode == 125 and "there is no image" in one_line(done.stderr)
     done = command("run", "--rm", f"{odd.name}/box:2", "true")
     assert done.returncode == 125 and 'has no tag "2" of box; it has 1' in one_line(done.stderr)
+
+
+def test_an_ordinary_user_pulls_and_runs(
+    odd: OddRegistry, tmp_path: Path, minicontainer: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is pulled is unpacked by the root of the user namespace that its container has."""
+    import urllib3
+
+    from tests.cli import test_rootless
+
+    name = f"{odd.name}/box:1"
+    assert minicontainer("run", "--rm", "busybox", "true").returncode == 0
+    content = ContentStore(str(minicontainer.root / "images"))
+    content.tag(name, content.tags()["docker.io/library/busybox:latest"])
+    assert minicontainer("push", "-q", name).returncode == 0
+    content.untag(name)
+    packages = Path(urllib3.__file__).parents[1].relative_to(test_rootless.CHECKOUT)
+    reachable = test_rootless.reachable
+
+    def with_packages(*arguments: object) -> tuple[list[str], list[str]]:
+        prefix, command = reachable(*arguments)  # type: ignore[arg-type]
+        return prefix, [
+            word.replace("import sys;", f"import sys; sys.path.append('/mnt/code/{packages}');") for word in command
+        ]
+
+    monkeypatch.setattr(test_rootless, "reachable", with_packages)
+    place = tmp_path / "rootless"
+    place.mkdir()
+    done = test_rootless.rootless(place, "pull", "-q", name)
+    assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
+    done = test_rootless.rootless(place, "run", "--rm", name, "id", "-u")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
