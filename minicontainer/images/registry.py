@@ -405,7 +405,7 @@ class Registry:
         return self._login or find_login(self.name, self._repository)
 
     def _scope(self, repository: str, actions: str = "pull") -> str:
-        self._repository = self._repository or repository
+        self._repository = self._repository or f"{self.endpoint.prefix}{repository}"
         return f"repository:{self.endpoint.prefix}{repository}:{actions}"
 
     def _path(self, repository: str, rest: str) -> str:
