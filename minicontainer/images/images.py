@@ -145,7 +145,8 @@ class Images:
                 f"image {descriptor.digest} has {len(manifest.layers)} layers, and its configuration speaks of "
                 f"{len(config.diff_ids)}: it contradicts itself"
             )
-        return Image(descriptor, manifest, config, tuple(names))
+        plain = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
+        return Image(plain, manifest, config, tuple(names))
 
     def choose(self, index: Index, platform: Platform | None, name: str) -> Descriptor:
         """The manifest of an index that is here and runs on the platform, or on this machine. Raises Unfit."""
