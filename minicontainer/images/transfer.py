@@ -124,6 +124,8 @@ def _kept(reference: Reference, store: ContentStore) -> Iterator[None]:
     """What the disk does not take, a full one or a broken one, as an error of this image."""
     try:
         yield
+    except BrokenPipeError:  # whoever is told of the progress does not want to know
+        raise
     except OSError as error:
         raise ImageError(f"cannot keep {reference.familiar} in {store.directory}: {error.strerror or error}; what has "
                          "come of it stays, and the next pull goes on from there") from None  # fmt: skip

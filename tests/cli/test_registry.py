@@ -384,3 +384,12 @@ def test_an_ordinary_user_pulls_and_runs(
     assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
     done = test_rootless.rootless(place, "run", "--rm", name, "id", "-u")
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_nobody_reads_what_is_printed(odd: OddRegistry, command: Command) -> None:
+    odd.add("box", small(), "1")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = command("pull", f"{odd.name}/box:1", capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
