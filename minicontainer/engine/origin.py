@@ -41,7 +41,7 @@ def laid_on(config: Config, origin: Origin, entrypoint: str | None) -> Config:
     """The container with what it takes from its image, where its user has not said otherwise; "" is no entrypoint."""
     start = origin.entrypoint if entrypoint is None else (entrypoint,) if entrypoint else ()
     arguments = config.args or (origin.cmd if entrypoint is None else ())
-    said = config.user or config.rights.user != (0, 0)
+    said = config.user or config.rights.user != (0, 0)  # whoever wants root in place of the image's user says user="0"
     return config.replace(
         image_id=origin.image_id,
         layers=origin.layers,

@@ -318,9 +318,20 @@ class Images:
                 used = f"; {_containers(standing)} stand on it" if standing else ""
                 yield Damage(f"layer {name} is not as it was unpacked: somebody has changed files below {self.layers}"
                              f"{used}; --repair lets it be unpacked anew", lambda name=name: self._remove_layer(name))  # type: ignore[misc]  # fmt: skip
+        again = self._unpackable()
         for name, users in sorted(layers_in_use.items()):
-            if not os.path.isdir(f"{self.layers}/{name}/diff"):
+            if not os.path.isdir(f"{self.layers}/{name}/diff") and name not in again:
                 yield Damage(f"layer {name} is missing, on which {_containers(sorted(users))} stand")
+
+    def _unpackable(self) -> set[str]:
+        """Layers that can be unpacked, again if they have been, when a container wants them."""
+        names = set[str]()
+        for one in self.content.descriptors():
+            with contextlib.suppress(ImageError):
+                image = self.image(one)
+                pairs = zip(image.manifest.layers, reversed(image.layers), strict=True)
+                names |= {name for blob, name in pairs if self.content.has(blob.digest)}
+        return names
 
     def _needed_by(self) -> dict[str, list[str]]:
         """Digest → the images that need it, as far as they can be read."""
