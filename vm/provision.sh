@@ -34,6 +34,8 @@ strace          # sends the signals of the tests that interrupt a start at each 
 qemu-system-x86 # make test-v2: the machine, with SeaBIOS in its dependencies
 mmdebstrap      # make test-v2: what its root disk is made with,
 e2fsprogs       # and mke2fs, for the file system on it
+docker-registry # a registry for the tests, which skopeo fills and empties as well
+openssl         # their certificates, and the tokens of the registry
 LIST
 }
 

@@ -174,9 +174,20 @@ class Images:
         return f"{self.layers}/{digits}/diff"
 
     def note(self, diff_id: str) -> None:
-        """Write down what the tree of a layer that was just unpacked is like."""
+        """Write down what the tree of a layer that was just unpacked is like.
+
+        Of several who wanted it at once, each believes that it was him: the first one writes.
+        """
+        import fcntl
+
         place = os.path.dirname(self.layer(diff_id))
-        write_durably(f"{place}/fingerprint", fingerprint(f"{place}/diff").encode())
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if not os.path.exists(f"{place}/fingerprint"):
+                write_durably(f"{place}/fingerprint", fingerprint(f"{place}/diff").encode())
+        finally:
+            os.close(directory)
 
     # Naming
 
