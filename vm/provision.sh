@@ -26,6 +26,10 @@ passt           # `pasta`: a network for containers of an ordinary user
 slirp4netns     # the same, elsewhere
 util-linux      # unshare, nsenter, lsns, findmnt, setpriv: independent witnesses
 procps          # ps, sysctl
+skopeo          # tests of images: copies them as others do
+umoci           # likewise: unpacks them, to compare
+pigz            # what the speed of unpacking is compared with
+zstd            # tests of compression
 strace          # sends the signals of the tests that interrupt a start at each of its system calls
 qemu-system-x86 # make test-v2: the machine, with SeaBIOS in its dependencies
 mmdebstrap      # make test-v2: what its root disk is made with,

@@ -293,10 +293,10 @@ def _records(data: bytes) -> list[tuple[str, bytes]]:
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 8)
-        length = data[at : max(space, at)]
+        length = data[at:space] if space > at else b""
         end = at + int(length) if length.isdigit() else 0
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not (space < end <= len(data) and key and equals and data[end - 1] == 10):
+        if not (at < space < end <= len(data) and key and equals and data[end - 1] == 10):
             raise TarError(f"a pax header has a line that makes no sense: {data[at : at + 40]!r}")
         records.append((key.decode(_ENCODING, "surrogateescape"), value))
         at = end

@@ -41,6 +41,8 @@ WHITEOUT = ".wh."
 """What the name of a mark begins with; what follows is the name that it hides."""
 OPAQUE = ".wh..wh..opq"
 """The mark in a directory that hides all that the layers below have in it."""
+AUFS = ".wh..wh."
+"""What the names of aufs's own files began with; at the top of layers from the first years of Docker they still lie."""
 WHITEOUT_DEVICE = os.makedev(0, 0)
 PAGE = 4096
 """Bytes of options that mount(2) takes, with the NUL at their end."""
@@ -70,10 +72,11 @@ def apply_layer(archive: Iterable[bytes] | BinaryIO, directory: str, limits: Lim
 
 def _add(layer: Unpacking, entry: tar.Entry) -> None:
     """Add one entry: a mark of what is hidden, or a file of whatever kind."""
+    if WHITEOUT in entry.name and _is_mark(layer.parts(entry.name)):
+        _hide(layer, entry)
+        return
     parent, name = layer.place(entry.name)
-    if name.startswith(WHITEOUT):
-        _hide(layer, parent, name, entry)
-    elif entry.kind == tar.DIRECTORY:
+    if entry.kind == tar.DIRECTORY:
         _make_directory(layer, parent, name, entry)
     elif name:
         try:
@@ -85,16 +88,24 @@ def _add(layer: Unpacking, entry: tar.Entry) -> None:
         raise Refused(f"{entry.name!r} is the top of the layer, and no directory")
 
 
-def _hide(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
+def _is_mark(parts: Sequence[str]) -> bool:
+    return any(part.startswith(WHITEOUT) for part in parts)
+
+
+def _hide(layer: Unpacking, entry: tar.Entry) -> None:
     """A mark: hide a name of the layers below, or with OPAQUE all of them in this directory."""
-    if entry.kind not in (tar.FILE, tar.LINK):  # the latter in the time of aufs, where all marks were one file
-        raise Refused(f"{entry.name!r} is named like a mark of what is hidden, and is no file")
+    *above, name = parts = layer.parts(entry.name)
+    if parts[0].startswith(AUFS) and parts != [OPAQUE]:
+        return
+    hidden = name.removeprefix(WHITEOUT)
+    if _is_mark(above) or entry.kind not in (tar.FILE, tar.LINK):  # LINK: all marks of aufs were one file
+        raise Refused(f"{entry.name!r} has a name of marks for what is hidden, and cannot be one")
+    if name != OPAQUE and (hidden in ("", ".", "..") or _is_mark([hidden])):
+        raise Refused(f"{entry.name!r} hides {hidden!r}, which is no name")
+    parent, _ = layer.place(entry.name)
     if name == OPAQUE:
         _make_opaque(f"/proc/self/fd/{parent}")
         return
-    hidden = name.removeprefix(WHITEOUT)
-    if hidden in ("", ".", "..") or hidden.startswith(WHITEOUT):
-        raise Refused(f"{entry.name!r} hides {hidden!r}, which is no name")
     try:
         os.mknod(hidden, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=parent)
     except FileExistsError:  # what the layer brings itself is seen: a mark is for the layers below
@@ -326,8 +337,10 @@ def _stack_one_by_one(
     context = fsopen("overlay")
     try:
         fsconfig(context, FSCONFIG_SET_STRING, "source", "overlay")
-        for key, path in [*(("lowerdir+", path) for path in lowers), *where]:
-            fsconfig(context, FSCONFIG_SET_STRING, key, path)
+        for path in lowers:
+            fsconfig(context, FSCONFIG_SET_STRING, "lowerdir+", path)
+        for key, path in where:
+            fsconfig(context, FSCONFIG_SET_STRING, key, path.replace("\\", "\\\\"))
         fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", "nofollow")
         for flag in flags:
             fsconfig(context, FSCONFIG_SET_FLAG, flag)

@@ -26,8 +26,6 @@ _LAST_ID = 2**32 - 2  # the one above it stands for "leave it as it is"; chown(2
 OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
 """Extended attributes by which overlayfs finds its way: who could bring some could lead it elsewhere."""
 _LOST_SHOWN = 100
-_IMPLIED = Entry("", mode=0o755)
-"""How a directory looks that is only named on the way to something."""
 
 
 class Refused(ValueError):
@@ -72,8 +70,10 @@ class Unpacking:
         """The directory that we are in: each step from the top, by name and file descriptor."""
         self._above = "."
         """The name in the archive of the directory that we are in."""
-        self._directories = {"": _IMPLIED}
         self._owner = (os.geteuid(), os.getegid())
+        self._implied = Entry("", mode=0o755, uid=self._owner[0], gid=self._owner[1])
+        """How a directory looks that is only named on the way to something."""
+        self._directories = {"": self._implied}
         self._entries = self._size = 0
         self._lost: list[str] = []
         os.fchmod(self.top, 0o700)
@@ -162,7 +162,7 @@ class Unpacking:
             os.mkdir(name, 0o700, dir_fd=self._here)
             fd = os.open(name, flags, dir_fd=self._here)
             self._way.append((name, fd))
-            self._directories["/".join(part for part, _ in self._way)] = _IMPLIED
+            self._directories["/".join(part for part, _ in self._way)] = self._implied
         else:
             self._way.append((name, fd))
 
