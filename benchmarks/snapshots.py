@@ -4,7 +4,8 @@ Taking one exchanges two names, so the size does not matter; that is what the th
 holds for the largest. "In process" is the call, `Engine.snapshot` and `Engine.clone`, without the start of an
 interpreter; "command" is `minicontainer snapshot` from its start to its exit. Podman has the easy case: its container
 has written one line, and the size is in its image. Its commit writes a layer and an image, which can be sent away: that
-is more than a snapshot. A full clone copies, and is there to show what the others do not do.
+is more than a snapshot. LXC copies with rsync(1) for a snapshot of a root that is a directory; its `lxc-copy -s` lays
+an overlay over it, and it must not be written to any more. A full clone copies, to show what the others do not do.
 
 Of a container that runs, the command stops it, looks at all that its processes hold, and gives it a new root.
 """
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -40,9 +41,10 @@ def measure(rounds: int = ROUNDS) -> Report:
     if os.geteuid() != 0:
         raise SystemExit("benchmarks: snapshots makes containers of root's: run it as root")
     missing = {} if shutil.which("podman") else {"podman commit": "not installed"}
-    missing |= {name: "not installed" for name in ("lxc-snapshot", "lxc-copy") if not shutil.which(name)}
+    if not all(map(shutil.which, ("lxc-snapshot", "lxc-copy", "lxc-destroy", "rsync"))):
+        missing |= dict.fromkeys(("lxc-snapshot", "lxc-copy -s"), "lxc and rsync are not both installed")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-        answer = apart(partial(_rounds, Path(directory), "podman commit" not in missing, rounds))
+        answer = apart(partial(_rounds, Path(directory), missing, rounds))
     series = [Series(name, samples) for name, samples in answer.items()]
     largest = list(SIZES)[-1]
     return Report(
@@ -60,7 +62,7 @@ def measure(rounds: int = ROUNDS) -> Report:
     )
 
 
-def _rounds(directory: Path, podman: bool, rounds: int) -> dict[str, Sequence[float]]:
+def _rounds(directory: Path, missing: Mapping[str, str], rounds: int) -> dict[str, Sequence[float]]:
     """In a view of the mounts of our own: podman leaves some, and has a directory below /run."""
     unshare(CLONE_NEWNS)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
@@ -82,7 +84,9 @@ def _rounds(directory: Path, podman: bool, rounds: int) -> dict[str, Sequence[fl
     )
     with _running(engine, SIZES[middle]) as running:
         subjects[f"snapshot of one that runs, the command, {middle}"] = partial(command_time, [*command, running.name])
-        if podman:
+        if "lxc-snapshot" not in missing:
+            subjects |= {f"{name}, {middle}": act for name, act in _by_lxc(directory, SIZES[middle]).items()}
+        if "podman commit" not in missing:
             subjects[f"podman commit, {middle} in its image"] = _committed(directory, SIZES[middle])
         return {taken.name: taken.samples for taken in take_turns(subjects, rounds)}
 
@@ -128,6 +132,32 @@ def _running(engine: Engine, size: int) -> Iterator[Config]:
         yield config
     finally:
         engine.remove(config, force=True, snapshots=True)
+
+
+def _by_lxc(directory: Path, size: int) -> dict[str, Callable[[], float]]:
+    """LXC's, of a container with a directory for its root; what they make is removed again, unmeasured."""
+    place = directory / "lxc"
+    rootfs = place / "base/rootfs"
+    rootfs.mkdir(parents=True)
+    Steps().build_root(str(rootfs), static_busybox())
+    _fill(rootfs, size)
+    (place / "base/config").write_text(f"lxc.uts.name = base\nlxc.rootfs.path = dir:{rootfs}\nlxc.net.0.type = empty\n")
+
+    def timed(act: Sequence[str], undo: Sequence[str]) -> float:
+        begin = time.perf_counter()
+        _ran(act)
+        taken = (time.perf_counter() - begin) * 1000
+        _ran(undo)
+        return taken
+
+    base, clone = ("-P", str(place), "-n", "base"), ("-P", str(place), "-n", "copy")
+    snapshot = ["lxc-snapshot", *base], ["lxc-snapshot", *base, "-d", "snap0"]
+    return {
+        "lxc-snapshot": partial(timed, *snapshot),
+        "lxc-copy -s": partial(
+            timed, ["lxc-copy", *base, "-N", "copy", "-s", "-B", "overlayfs"], ["lxc-destroy", *clone]
+        ),
+    }
 
 
 def _committed(directory: Path, size: int) -> Callable[[], float]:

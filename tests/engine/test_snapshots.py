@@ -23,6 +23,7 @@ from minicontainer.runtime.limits import Limits
 from minicontainer.steps import Steps
 from minicontainer.steps.mount import make_private
 from tests.command import Command, needs_root, wait_until
+from tests.host_state import bury_the_dead
 from tests.steps.apart import apart
 from tests.steps.test_snapshot import tree
 
@@ -210,6 +211,34 @@ def test_one_that_is_paused_stays_paused(engine: Engine) -> None:
         engine.snapshot(config)
         assert engine.paused(config)
         engine.unpause(config)
+
+
+def test_one_that_vanishes_when_it_ends_may_just_have_ended(engine: Engine) -> None:
+    """Whoever looks takes it away, with its layers: also who was to take a snapshot of it."""
+    source = engine.create("busybox", ["true"], name="alpha")
+    clone = engine.clone(source, ephemeral=True)
+    wait_until(lambda: engine.store.record(clone.id)[1] is not None, "it ends")
+    bury_the_dead()
+    with pytest.raises(EngineError, match=r"removed"):
+        engine.snapshot(clone)
+    assert [config.name for config, _ in engine.containers()] == ["alpha"]
+    engine.remove(source)
+    assert layers(engine) == []
+
+
+def test_a_copy_without_space_leaves_it_going(engine: Engine) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with running(engine, "exec 3>/held; echo up; " + COUNTER) as (config, pid):
+        wait_until(lambda: Path(f"/proc/{pid}/root/count").exists(), "it counts")
+        other = Engine(engine.store.root)
+        other._steps = Steps().replace(copy_tree=full)
+        with pytest.raises(EngineError, match='cannot take a snapshot of container "alpha": No space left'):
+            other.snapshot(config)
+        before = count_of(pid)
+        wait_until(lambda: count_of(pid) > before, "it counts on")
+        assert layers(engine) == [] and engine.snapshots(config) == [] and engine.repair() == []
 
 
 def kill(*_: object) -> None:
