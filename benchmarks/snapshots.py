@@ -101,6 +101,7 @@ def _rounds(directory: Path, missing: Mapping[str, str], rounds: int) -> dict[st
         with _docker(directory, SIZES[middle]) if "docker commit" not in missing else nullcontext() as docker:
             if docker:
                 subjects[f"docker commit, {middle} in its image"] = docker
+            os.sync()  # what was written for the sizes is on the disk, and not on its way there
             return {taken.name: taken.samples for taken in take_turns(subjects, rounds)}
 
 
@@ -179,7 +180,7 @@ def _committed(directory: Path, size: int) -> Callable[[], float]:
     rootfs = _image(directory, size)
     podman = [shutil.which("podman") or "podman", "--storage-driver=overlay", f"--root={directory}/podman"]
     podman += [f"--{name}=/run/{name}" for name in ("runroot", "tmpdir")]
-    return _commit(podman, rootfs, directory / "line")
+    return _commit(podman, rootfs, directory / "line", "--quiet")
 
 
 @contextmanager
@@ -214,7 +215,7 @@ def _image(directory: Path, size: int) -> Path:
     return rootfs
 
 
-def _commit(engine: Sequence[str], rootfs: Path, line: Path) -> Callable[[], float]:
+def _commit(engine: Sequence[str], rootfs: Path, line: Path, *options: str) -> Callable[[], float]:
     """What measures a commit of a container that has written one line, and removes its image, unmeasured."""
     with subprocess.Popen(["tar", "-C", rootfs, "-c", "."], stdout=subprocess.PIPE) as tar:
         _ran([*engine, "import", "-", "box"], stdin=tar.stdout)
@@ -224,7 +225,7 @@ def _commit(engine: Sequence[str], rootfs: Path, line: Path) -> Callable[[], flo
     _ran([*engine, "cp", str(line), "one:/line"])
 
     def commit() -> float:
-        taken = command_time([*engine, "commit", "--pause=false", "one", "kept"])
+        taken = command_time([*engine, "commit", *options, "--pause=false", "one", "kept"])
         _ran([*engine, "rmi", "kept"])
         return taken
 
