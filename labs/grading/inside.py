@@ -405,14 +405,18 @@ class Performer:
 
     def argument(self, value: Any) -> Any:
         """What JSON cannot say: {"returns": 3} is a function that returns 3, {"result": 0} what the first call
-        returned, {"bytes": "00ff"} bytes, {"steps": true} our steps, {"group": "alpha"} the control group of this
-        name; with {"places": …} too, one that is made up.
+        returned, {"bytes": "00ff"} bytes, {"steps": true} our steps, {"namespaces": ["net"]} kinds of namespaces,
+        {"group": "alpha"} the control group of this name; with {"places": …} too, one that is made up.
         """
         match value:
             case {"steps": True}:
                 from minicontainer.steps import Steps
 
                 return Steps()
+            case {"namespaces": kinds}:
+                from minicontainer.linux import Namespace
+
+                return list(map(Namespace.named, kinds))
             case {"bytes": code}:
                 return bytes.fromhex(code)
             case {"returns": returned}:
