@@ -1,8 +1,8 @@
 """Who is in which namespace, and who listens where: for lab 07 and 08, read in /proc, from outside.
 
-    members({"this notebook": os.getpid(), "the container": container.pid})
-    listeners({"the first": first.pid, "the second": second.pid})
-    with entered(container, ["sleep", "60"]) as pid: ...      # what `minicontainer exec` starts
+members({"this notebook": os.getpid(), "the container": container.pid})
+listeners({"the first": first.pid, "the second": second.pid})
+with entered(container, ["sleep", "60"]) as pid: ...      # what `minicontainer exec` starts
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def members(processes: Mapping[str, int]) -> Figure:
     for row, kind in enumerate(Namespace.named(name) for name in found):
         y, links = -row - 0.5, found[kind.proc_name]
         axes.text(0, y, kind.proc_name, va="center", family=MONO, weight="bold", color=INK)
-        axes.text(2.0, y, _shortened(kind) if len(kind.isolates) > 22 else kind.isolates, va="center", size=7.5, color=INK)
+        axes.text(
+            2.0, y, _shortened(kind) if len(kind.isolates) > 22 else kind.isolates, va="center", size=7.5, color=INK
+        )
         known = list(dict.fromkeys(links))
         for column, link in enumerate(links):
             which = known.index(link)
@@ -52,7 +54,9 @@ def members(processes: Mapping[str, int]) -> Figure:
             _box(axes, x + 0.2, y, width - 0.4, COLOURS[which % len(COLOURS)])
             text = f"{'ABCDEFGH'[which]}   {link.partition(':')[2]}"
             axes.text(x + width / 2, y, text, ha="center", va="center", family=MONO, size=9, color=INK)
-    axes.text(0, -len(found) - 0.55, "read from /proc/PID/ns: A, B, … are different namespaces", size=8, color="#555555")
+    axes.text(
+        0, -len(found) - 0.55, "read from /proc/PID/ns: A, B, … are different namespaces", size=8, color="#555555"
+    )
     return _figure(axes)
 
 
@@ -66,7 +70,9 @@ def listening(pid: int) -> list[str]:
                 digits, _, port = fields[1].partition(":")
                 words = [int(digits[place : place + 8], 16) for place in range(0, len(digits), 8)]
                 address = socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))
-                found.append(f"[{address}]:{int(port, 16)}" if family == socket.AF_INET6 else f"{address}:{int(port, 16)}")
+                found.append(
+                    f"[{address}]:{int(port, 16)}" if family == socket.AF_INET6 else f"{address}:{int(port, 16)}"
+                )
     return sorted(found)
 
 
@@ -83,13 +89,21 @@ def listeners(processes: Mapping[str, int]) -> Figure:
     for number, (link, those) in enumerate(frames.items()):
         x = width * number
         _box(axes, x + 0.3, 0.6 - tallest / 2, width - 0.6, "#ffffff", height=tallest + 2.5)
-        axes.text(x + width / 2, 1.25, " and ".join(name for name, _ in those), ha="center", weight="bold", size=9, color=INK)
+        axes.text(
+            x + width / 2, 1.25, " and ".join(name for name, _ in those), ha="center", weight="bold", size=9, color=INK
+        )
         axes.text(x + width / 2, 0.75, link, ha="center", va="center", family=MONO, size=8, color=INK)
         for row, line in enumerate(ports[link]):
             taken = line != "nobody listens"
             _box(axes, x + 1.0, -row - 0.3, width - 2.0, OWN if taken else SHARED, dashed=not taken)
             axes.text(x + width / 2, -row - 0.3, line, ha="center", va="center", family=MONO, size=9, color=INK)
-    axes.text(0.3, -tallest - 1.15, "read from /proc/PID/net/tcp and tcp6, a frame for each network namespace", size=8, color="#555555")
+    axes.text(
+        0.3,
+        -tallest - 1.15,
+        "read from /proc/PID/net/tcp and tcp6, a frame for each network namespace",
+        size=8,
+        color="#555555",
+    )
     return _figure(axes)
 
 
@@ -100,7 +114,17 @@ def entered(container: Container, args: Sequence[str], mine: bool = False) -> It
     With `mine`, the command is given this session's exercises: your `join` takes it there.
     """
     with _steps(session if mine else None) as steps:
-        command = [sys.executable, "-m", "minicontainer", "--root", str(lab_root()), *steps, "exec", container.name, *args]
+        command = [
+            sys.executable,
+            "-m",
+            "minicontainer",
+            "--root",
+            str(lab_root()),
+            *steps,
+            "exec",
+            container.name,
+            *args,
+        ]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             found: list[int] = []

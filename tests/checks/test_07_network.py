@@ -88,14 +88,20 @@ def test_nothing_else(subject: Subject) -> None:
     """unshare(2): one flag for each kind of namespace; network_namespaces(7)"""
     outside = subject.perform([("linux.unshare", [CLONE_NEWNET])])  # a world whose loopback is still off
     process = subject.perform(
-        [("linux.pidfd_open", [_pid(outside)]), ("linux.setns", [{"result": 0}, CLONE_NEWNET]), ("os.close", [{"result": 0}])]
+        [
+            ("linux.pidfd_open", [_pid(outside)]),
+            ("linux.setns", [{"result": 0}, CLONE_NEWNET]),
+            ("os.close", [{"result": 0}]),
+        ]
     )
     if process.namespace("net") != outside.namespace("net"):
         raise Wrong("linux.setns was replaced: there is no world to leave")
     process.then("network.bring_up_loopback")
     changed = _changed(process, subject, Namespace.NETWORK)
     left = _loopback_is_up(outside)
-    subject.saw(f"other namespaces that are new: {', '.join(changed) or 'none'}; lo of the one it left: {'up' if left else 'down'}")
+    subject.saw(
+        f"other namespaces that are new: {', '.join(changed) or 'none'}; lo of the one it left: {'up' if left else 'down'}"
+    )
     if process.namespace("net") == outside.namespace("net"):
         raise Wrong("not even the network namespace has changed: that no other has is no merit then")
     if changed:
@@ -121,12 +127,18 @@ def test_joined(subject: Subject) -> None:
     asked = [Namespace.MOUNT, *(kind for kind in kinds if kind is not Namespace.MOUNT)]
     process = subject.perform("network.join", _pid(target), _kinds(asked))
     there = [kind.proc_name for kind in asked if process.namespace(kind) == target.namespace(kind)]
-    subject.saw(f"asked for {', '.join(kind.proc_name for kind in asked)}; the same as the other's: {', '.join(there) or 'none'}")
+    subject.saw(
+        f"asked for {', '.join(kind.proc_name for kind in asked)}; the same as the other's: {', '.join(there) or 'none'}"
+    )
     if not there:
         here = ", ".join(kind.proc_name for kind in asked if process.namespace(kind) == subject.sandbox.namespace(kind))
         raise Wrong(
             f"the process has joined none of the namespaces of process {_pid(target)}"
-            + (f"; it is still in those that it began in ({here}): setns(2) was not called, or for another process" if here else "")
+            + (
+                f"; it is still in those that it began in ({here}): setns(2) was not called, or for another process"
+                if here
+                else ""
+            )
         )
     if missing := [kind.proc_name for kind in asked if kind.proc_name not in there]:
         raise Wrong(
@@ -165,14 +177,18 @@ def test_exec(subject: Subject) -> None:
     [program] = children
     numbers = program.status("NSpid").split()
     apart = [kind.proc_name for kind in asked if program.namespace(kind) != container.namespace(kind)]
-    subject.saw(f"a program that it starts has the numbers {', '.join(numbers)}; not in the container's: {', '.join(apart) or 'none'}")
+    subject.saw(
+        f"a program that it starts has the numbers {', '.join(numbers)}; not in the container's: {', '.join(apart) or 'none'}"
+    )
     if apart == ["pid"]:
         raise Wrong(
             "what is started after joining is in every namespace of the container but that of its processes: CLONE_NEWPID "
             "was left out of the flags. It does not move the caller, but it does say where children are born"
         )
     if apart:
-        raise Wrong(f"a program that is started after joining is not in the container's namespaces of the kind {', '.join(apart)}")
+        raise Wrong(
+            f"a program that is started after joining is not in the container's namespaces of the kind {', '.join(apart)}"
+        )
     if program.root() != container.root():
         raise Wrong("a program that is started after joining has another root directory than the container's")
 
@@ -231,4 +247,3 @@ def _changed(process: Performed, subject: Subject, *expected: Namespace) -> list
     others = [kind.proc_name for kind in EVERY if kind not in expected]
     others += [kind for kind in ("pid_for_children", "time_for_children") if kind[:-13] in others]
     return [kind for kind in others if process.namespace(kind) != subject.sandbox.namespace(kind)]
-
