@@ -70,10 +70,14 @@ def test_it_runs_on(subject: Subject) -> None:
 def test_until_ready(subject: Subject) -> None:
     """clock_gettime(2): CLOCK_MONOTONIC; what is to be timed ends with the line "kernel ..." """
     delay = 400 + secrets.randbelow(500)
-    script = f"echo booting; {Subject.BUSYBOX} usleep {delay * 1000}; echo kernel 1.2.3; exec {Subject.BUSYBOX} sleep 600"
+    script = (
+        f"echo booting; {Subject.BUSYBOX} usleep {delay * 1000}; echo kernel 1.2.3; exec {Subject.BUSYBOX} sleep 600"
+    )
     _, returned, most = _timed(subject, script)
     found = returned.get("milliseconds")
-    subject.saw(f"the program was ready after at least {delay} ms, and all was over after {most} ms; returned: {found} ms")
+    subject.saw(
+        f"the program was ready after at least {delay} ms, and all was over after {most} ms; returned: {found} ms"
+    )
     if not isinstance(found, int) or isinstance(found, bool):
         raise Wrong(f'"milliseconds" was to be a whole number, and is {found!r}')
     if found < delay:
@@ -83,7 +87,9 @@ def test_until_ready(subject: Subject) -> None:
             f"not in milliseconds"
         )
     if found > most + 1:
-        raise Wrong(f"all of it, the call included, was over after {most} ms, and {found} were returned: in which unit?")
+        raise Wrong(
+            f"all of it, the call included, was over after {most} ms, and {found} were returned: in which unit?"
+        )
 
 
 @check("The kernel is the one that the program has named", exercise="measuring.time_start", points=2)
@@ -126,7 +132,11 @@ def test_every_process(subject: Subject) -> None:
         return
     if _close(found * 1024, right):
         raise Wrong(f"{found} was returned and {right} bytes are taken: what /proc says in kB are units of 1024 bytes")
-    for name, part in (("itself alone", sizes[:1]), ("itself and its children, not theirs", sizes[:2]), ("not itself", sizes[1:])):
+    for name, part in (
+        ("itself alone", sizes[:1]),
+        ("itself and its children, not theirs", sizes[:2]),
+        ("not itself", sizes[1:]),
+    ):
         if _close(found, sum(part), 0.1):
             raise Wrong(
                 f"{found} bytes were returned, and all processes together take {right}: that is the process {name}. "
@@ -154,7 +164,9 @@ def test_shared(subject: Subject) -> None:
             f"who share it"
         )
     if found > resident:
-        raise Wrong(f"{found} bytes were returned, and {right} are taken: addresses that are reserved (VmSize) are no memory")
+        raise Wrong(
+            f"{found} bytes were returned, and {right} are taken: addresses that are reserved (VmSize) are no memory"
+        )
     raise Wrong(f"{found} bytes were returned, and the four processes take {right} together")
 
 

@@ -11,7 +11,9 @@
 # namespace is, and that unshare(2) moves the caller into a new one (03); that a PID namespace is for *children* (05).
 #
 # It runs as root, and as an ordinary user where user namespaces are allowed. Nothing here touches your machine's network.
-# Run the cells from the top, one after the other: Shift-Enter.
+#
+# Run the cells from the top, one after the other: Shift-Enter. A cell that begins with `%%predict` asks what you expect:
+# write it behind the colon *before* you go on. Nobody marks it.
 
 # %%
 # %load_ext labs.notebook
@@ -21,9 +23,11 @@
 #
 # A port belongs to one program: whoever comes second is told EADDRINUSE. Here are two containers. In both, a web server
 # wants port 8080, at every address.
-#
-# **Before you run the next cell, decide, and write it down:** will the second server start? If both do: which of them will
-# answer at port 8080 of *this* machine?
+
+# %%
+# %%predict servers
+# Will the second server start? If both do: which of them will answer at port 8080 of *this* machine?
+# My prediction:
 
 # %%
 import os
@@ -38,8 +42,11 @@ with engine().started("busybox", SERVER) as first, engine().started("busybox", S
     listeners({"the first container": first.pid, "the second container": second.pid})
     print("8080 is taken out here:", any(one.endswith(":8080") for one in listening(os.getpid())))
 
+# %%
+# %look_back servers
+
 # %% [markdown]
-# Both have it, and out here the port is as free as it was. **What did you expect?** A port is no property of the machine.
+# Both have it, and out here the port is as free as it was. A port is no property of the machine.
 # It is one of a **network namespace**, and so is all else that the network code of the kernel keeps:
 #
 # | in each network namespace for itself | shared by all |
@@ -53,11 +60,14 @@ with engine().started("busybox", SERVER) as first, engine().started("busybox", S
 # A socket stays in the namespace in which it was *made*, wherever its process goes afterwards. Keep that in mind.
 #
 # ## What is in a new one?
-#
-# **Decide first:** which devices will be in a network namespace that is a moment old? Will 127.0.0.1 answer?
 
 # %%
-# %%apart
+# %%predict empty
+# Which devices will be in a network namespace that is a moment old? Will 127.0.0.1 answer?
+# My prediction:
+
+# %%
+# %%isolated
 import socket
 
 from labs.notebook.network import devices
@@ -69,6 +79,9 @@ devices()
 with socket.socket() as asks:
     print("connect to 127.0.0.1: errno", asks.connect_ex(("127.0.0.1", 8080)))
 print("101 is", os.strerror(101) + ", 111 is", os.strerror(111))
+
+# %%
+# %look_back empty
 
 # %% [markdown]
 # One device, the loopback, and it is **switched off**, without an address. A UTS namespace begins as a copy of the one
@@ -97,9 +110,7 @@ print("101 is", os.strerror(101) + ", 111 is", os.strerror(111))
 # - Which loopback is switched on, depends on where you are when you do it. The one that was left stays as it was.
 # - Nothing else about the process changes. When the kernel refuses, the OSError goes on to the caller.
 #
-# <details><summary>Hint 1</summary>Two steps. In one of the two orders, the device that you switch on is somebody else's.</details>
-# <details><summary>Hint 2</summary>A flag is added to a number with <code>|</code>. Set only IFF_UP and you have taken
-# away all the others.</details>
+# Stuck? `%hint network.bring_up_loopback` has something to say, more than once.
 
 
 # %%
@@ -113,7 +124,7 @@ def bring_up_loopback() -> None:
 
 
 # %%
-# %%apart
+# %%isolated
 import socket
 
 from labs.notebook.network import devices
@@ -128,12 +139,16 @@ with socket.socket() as serves, socket.socket() as asks:
 # %% [markdown]
 # ### A socket that remembers where it was made
 #
-# "A socket stays where it was made." **Decide:** the cell below makes a socket that listens, and leaves the namespace.
-# Who reaches it afterwards, by 127.0.0.1: the process itself, which has the socket in its hand, or its child, which has
-# stayed behind?
+# "A socket stays where it was made." The cell below makes a socket that listens, has a child, and leaves the namespace.
 
 # %%
-# %%apart
+# %%predict socket
+# Who reaches the socket afterwards, by 127.0.0.1: the process itself, which has it in its hand, or the child, which has
+# stayed behind?
+# My prediction:
+
+# %%
+# %%isolated
 import signal
 import socket
 
@@ -153,6 +168,9 @@ with socket.socket() as asks:
 os.write(go, b"!")
 os.wait()
 
+# %%
+# %look_back socket
+
 # %% [markdown]
 # The child reaches it; the one who holds it does not. That is how an engine can do things *in* a namespace without moving
 # there for good: a socket that was made inside remains a window to it. This project's network code holds such a socket
@@ -160,10 +178,13 @@ os.wait()
 #
 # ## The way in
 #
-# `docker exec`, `lxc-attach`, `nsenter`: a program is started *inside* a container that has been running for days.
-#
-# **Decide before you run it:** here are this notebook, a container, and a program that `minicontainer exec` has started in
-# it. In which rows will the third column be like the second, in which like the first?
+# `docker exec`, `lxc-attach`, `nsenter`: a program is started *inside* a container that has been running for days. Here
+# are this notebook, a container, and a program that `minicontainer exec` has started in it.
+
+# %%
+# %%predict exec
+# In which of the eight rows will the program be where the container is, in which where the notebook is?
+# My prediction:
 
 # %%
 from labs.notebook.membership import entered
@@ -171,6 +192,9 @@ from labs.notebook.membership import entered
 with engine().started("busybox", ["sleep", "60"]) as container:
     with entered(container, ["sleep", "55"]) as program:
         members({"this notebook": os.getpid(), "the container": container.pid, "exec in it": program})
+
+# %%
+# %look_back exec
 
 # %% [markdown]
 # In every row the program is where the container is. But it was not born there: its *parent* is the command `exec`, out
@@ -197,7 +221,7 @@ with engine().started("busybox", ["sleep", "60"]) as container:
 # Try to come in, and look around:
 
 # %%
-# %%apart
+# %%isolated
 from labs.notebook.network import place
 
 with place() as somebody:  # a process with a network namespace of its own, as you have just made one
@@ -209,11 +233,15 @@ with place() as somebody:  # a process with a network namespace of its own, as y
 # %% [markdown]
 # ### One of them is different
 #
-# **Decide:** the cell below joins the PID namespace of another process. What will `os.getpid()` say after that? And what
-# will the child say, that is born then?
+# The cell below joins the PID namespace of another process, in which that one is number 1.
 
 # %%
-# %%apart
+# %%predict number
+# What will os.getpid() say after that? And what will a child say, that is born then?
+# My prediction:
+
+# %%
+# %%isolated
 ready, told = os.pipe()
 somebody = clone3(CLONE_NEWPID)  # the init of a PID namespace
 if somebody == 0:
@@ -231,6 +259,9 @@ if os.fork() == 0:
 os.wait()
 os.close(told)
 
+# %%
+# %look_back number
+
 # %% [markdown]
 # A process keeps its number for life. So setns(2), like unshare(2), says of CLONE_NEWPID only where its *children* are
 # born, and every exec has two processes: the **joiner**, who goes in, and the program, its child.
@@ -246,8 +277,7 @@ os.close(told)
 # - `namespaces` may come in any order, and may be one or all of them.
 # - What you open, you close, also if setns() raises: an open way out of a container is one that somebody will find.
 #
-# <details><summary>Hint 1</summary>Which flags, that is in the table above. It is one call of setns(2).</details>
-# <details><summary>Hint 2</summary><code>try: … finally: …</code> does something in any case.</details>
+# Stuck? `%hint network.join` has something to say, more than once.
 
 
 # %%
@@ -271,7 +301,7 @@ def join(pid: int, namespaces: Collection[Namespace]) -> None:
 # tools. Here it is, because we have stayed in our own mount namespace:
 
 # %%
-# %%apart
+# %%isolated
 from labs.notebook.network import devices, place
 
 with place() as somebody:
@@ -346,7 +376,7 @@ print("\n".join(lines[max(0, place - 4) : place + 6]))
 # - **runc**: `loopback.initialize` in `libcontainer/network_linux.go` sets the device up, over netlink where you used an
 #   ioctl. `join_namespaces` in `libcontainer/nsenter/nsexec.c` is exec's loop over files, in C, because it must run before
 #   Go's runtime starts threads: setns(2) with CLONE_NEWUSER or CLONE_NEWNS fails in a process with several. (Python in a
-#   notebook has them too, which is why there is `%%apart`.)
+#   notebook has them too, which is why there is `%%isolated`.)
 # - **LXC**: `src/lxc/attach.c`, `__prepare_namespaces_pidfd`: finds which namespaces differ, and joins them all by one
 #   pidfd, as you do; `__prepare_namespaces_nsfd` is the loop for kernels before 5.8.
 # - Kubernetes keeps a process that does nothing, `pause`, in each pod: it holds the network namespace, and the pod's

@@ -11,7 +11,9 @@
 #
 # It runs as root. As an ordinary user you can do all of it but the pictures of control groups, in which you may have none:
 # then both columns are the same. It takes Linux 5.6 or newer for the clocks; the next cell says whether yours has them.
-# Run the cells from the top, one after the other: Shift-Enter.
+#
+# Run the cells from the top, one after the other: Shift-Enter. A cell that begins with `%%predict` asks what you expect:
+# write it behind the colon *before* you go on. Nobody marks it.
 
 # %%
 # %load_ext labs.notebook
@@ -56,9 +58,12 @@ for kind in Namespace:
 #
 # Each container has a control group on the host, a directory in a tree. Its name is the container's id, and above it are
 # those of whoever started it: a service, a user, Kubernetes' pod.
-#
-# **Before you run it, decide:** a container has the host's cgroup namespace. It prints its own `/proc/self/cgroup`. Will it
-# learn its id? Will it, if the namespace is its own?
+
+# %%
+# %%predict path
+# A container that has the host's cgroup namespace prints its own /proc/self/cgroup. Will it learn its id? Will it, if
+# the namespace is its own?
+# My prediction:
 
 # %%
 from labs.notebook.session import engine
@@ -68,6 +73,9 @@ print("the host's cgroup namespace:")
 print(engine().run("busybox", SHOW, shared=("cgroup",), capture=True).stdout)
 print("one of its own:")
 print(engine().run("busybox", SHOW, capture=True).stdout)
+
+# %%
+# %look_back path
 
 # %% [markdown]
 # The same file, of the same process, says different things to different readers:
@@ -79,7 +87,7 @@ with engine().started("busybox", ["sleep", "60"]) as container:
     hidden.group_paths(container)
 
 # %% [markdown]
-# **What did you expect?** A cgroup namespace does one thing: it has a **root**, and paths are shown from there. The root is
+# A cgroup namespace does one thing: it has a **root**, and paths are shown from there. The root is
 # the group in which the process was *at the moment* when it made the namespace.
 #
 # - It limits nothing and moves nothing. The group, its limits, its files on the host are the same as before.
@@ -101,7 +109,7 @@ with engine().started("busybox", ["sleep", "60"]) as container:
 # Give the process that calls it a cgroup namespace of its own, whose root is the group that the process is in. It stays in
 # that group, and nothing else about it changes.
 #
-# <details><summary>Hint</summary>It is what set_names begins with, with another flag. The table above has it.</details>
+# Stuck? `%hint cgroup.hide_cgroup_path` has something to say.
 
 
 # %%
@@ -114,7 +122,7 @@ def hide_cgroup_path() -> None:
 
 
 # %%
-# %%apart
+# %%isolated
 print("before:", os.readlink("/proc/self/ns/cgroup"), open("/proc/self/cgroup").readlines()[-1].strip())
 hide_cgroup_path()
 print("after: ", os.readlink("/proc/self/ns/cgroup"), open("/proc/self/cgroup").readlines()[-1].strip())
@@ -133,7 +141,7 @@ with my_engine().started("busybox", ["sleep", "60"]) as container:
 # with a clock that never jumps, CLOCK_MONOTONIC. On the other machine, which was booted at another time, it would jump by
 # months: forward, and all time limits run out at once; backwards, and some never do.
 #
-# Linux has many clocks. **Decide first** which of these a container could be given for itself, without harm to the others:
+# Linux has many clocks. Three of them:
 #
 # | clock | counts from | goes on while the machine sleeps |
 # |---|---|---|
@@ -142,7 +150,12 @@ with my_engine().started("busybox", ["sleep", "60"]) as container:
 # | CLOCK_BOOTTIME | the same moment | yes |
 
 # %%
-# %%apart
+# %%predict clocks
+# Which of the three could a container be given for itself, without harm to anybody? Which one not, and why?
+# My prediction:
+
+# %%
+# %%isolated
 import time
 
 for name in ("CLOCK_REALTIME", "CLOCK_MONOTONIC", "CLOCK_BOOTTIME"):
@@ -151,6 +164,9 @@ print("/proc/uptime    ", open("/proc/uptime").read().split()[0])
 print("namespaces:     ", os.readlink("/proc/self/ns/time"), os.readlink("/proc/self/ns/time_for_children"))
 print(open("/proc/self/timens_offsets").read())
 
+# %%
+# %look_back clocks
+
 # %% [markdown]
 # A **time namespace** has two numbers: what is added to CLOCK_MONOTONIC and to CLOCK_BOOTTIME for those who are in it. The
 # time of day has none. It is everybody's: files, certificates and logs of all machines are compared by it.
@@ -158,23 +174,34 @@ print(open("/proc/self/timens_offsets").read())
 # The two numbers can be written to `/proc/PID/timens_offsets`, but only as long as **nobody is in the namespace**: a clock
 # that never jumps must not be made to jump under somebody's feet.
 #
-# **Decide:** unshare(2) puts its caller into the new namespace, for all kinds but one (which one?). Can it do so with a time
-# namespace, and the offsets still be written? Look at the two links:
+# Now unshare(2) puts its caller into the new namespace, for all kinds but one (which one was that?).
 
 # %%
-# %%apart
+# %%predict unshare
+# Can unshare(2) put its caller into a new time namespace, and the offsets still be written? Which of the two links below
+# will change: "time", "time_for_children"?
+# My prediction:
+
+# %%
+# %%isolated
 print("before:    ", os.readlink("/proc/self/ns/time"), os.readlink("/proc/self/ns/time_for_children"))
 unshare(CLONE_NEWTIME)
 print("unshare(): ", os.readlink("/proc/self/ns/time"), os.readlink("/proc/self/ns/time_for_children"))
 
+# %%
+# %look_back unshare
+
 # %% [markdown]
 # As with PIDs: the new one is for *children*. Now nobody is in, and the offsets can be set. And then?
-#
-# **Decide:** after the next cell's write, what will the parent's clock say, what the child's? And will the second write
-# succeed, when a child has been in there?
 
 # %%
-# %%apart
+# %%predict written
+# A process sets an offset of a million seconds, has a child that looks at the clock, and sets another one. What will the
+# parent's clock say, what the child's? Will the second write succeed?
+# My prediction:
+
+# %%
+# %%isolated
 import time
 
 unshare(CLONE_NEWTIME)
@@ -190,6 +217,9 @@ try:
         offsets.write("monotonic 2000000 0\n")
 except OSError as error:
     print("a second time:", error)
+
+# %%
+# %look_back written
 
 # %% [markdown]
 # The first one who goes in closes the door for writers. To go in oneself, there is setns(2), with the file
@@ -210,11 +240,7 @@ except OSError as error:
 # - A line of `timens_offsets` is the name of a clock, seconds, nanoseconds: `monotonic 86400 0`.
 # - No clock can be moved below zero: the kernel says ERANGE, and the OSError goes on to the caller.
 #
-# <details><summary>Hint 1</summary>Three acts: make, set, go in. In another order the kernel refuses the second.</details>
-# <details><summary>Hint 2</summary>A namespace that is open as a file can be joined: <code>setns(fd, CLONE_NEWTIME)</code>.
-# Open which file?</details>
-# <details><summary>Hint 3</summary>What you have written is with the kernel only when the file is closed: let
-# <code>with</code> end before you go in.</details>
+# Stuck? `%hint time.offset_clocks` has something to say, more than once.
 
 
 # %%
@@ -236,7 +262,7 @@ def offset_clocks(
 
 
 # %%
-# %%apart
+# %%isolated
 import subprocess
 
 offset_clocks(monotonic=86400, boottime=365 * 86400)
@@ -263,7 +289,7 @@ hidden.clocks(monotonic=20 * 86400, boottime=300 * 86400, mine=True)
 # (What we write is what the file says already: a kernel that lets us is found out, and nothing is changed.)
 
 # %%
-# %%apart
+# %%isolated
 import tempfile
 
 unshare(CLONE_NEWCGROUP)

@@ -7,6 +7,9 @@ def join(pid, namespaces):
     """Move the calling process into these namespaces of process `pid`."""
     pidfd = pidfd_open(pid)
     try:
-        setns(pidfd, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWPID | CLONE_NEWTIME)
+        setns(
+            pidfd,
+            CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWPID | CLONE_NEWTIME,
+        )
     finally:
         os.close(pidfd)

@@ -9,7 +9,9 @@ def offset_clocks(monotonic=0, boottime=0, monotonic_nanoseconds=0, boottime_nan
 
     unshare(CLONE_NEWTIME)
     with open("/proc/self/timens_offsets", "w") as offsets:
-        offsets.write(f"monotonic {int(time.clock_gettime(time.CLOCK_MONOTONIC)) + monotonic} {monotonic_nanoseconds}\n")
+        offsets.write(
+            f"monotonic {int(time.clock_gettime(time.CLOCK_MONOTONIC)) + monotonic} {monotonic_nanoseconds}\n"
+        )
         offsets.write(f"boottime {int(time.clock_gettime(time.CLOCK_BOOTTIME)) + boottime} {boottime_nanoseconds}\n")
     namespace = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
     setns(namespace, CLONE_NEWTIME)
