@@ -3,12 +3,12 @@
     machines.compare()                 # by the course's own measuring steps
     machines.compare(mine=True)        # by this session's exercises
 
-Each is a command that says "kernel RELEASE" when it is ready. The machine is QEMU with a Linux kernel that this host has,
-and an initial file system of one busybox; it ends by itself after some minutes, if nobody ends it before. Where there is
-no QEMU, or no kernel to boot, a recorded run takes its place, and the picture says so.
+Each is a command that says "kernel RELEASE" when it is ready. The machine is QEMU with a Linux kernel that this host
+has, and an initial file system of one busybox; it ends by itself after some minutes, if nobody ends it before. Where
+there is no QEMU, or no kernel to boot, a recorded run takes its place, and the picture says so.
 
-Run as a program (`python -m labs.notebook.machines`), this file measures, in a PID namespace of its own: with it all ends
-that was started.
+Run as a program (`python -m labs.notebook.machines`), this file measures, in a PID namespace of its own: with it all
+ends that was started.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def machine(kernel: Path, initramfs: Path, accelerator: str) -> list[str]:
 
 
 def find_kernel() -> Path | None:
-    """A Linux kernel for a PC that we may read: one named by MINICONTAINER_LAB_KERNEL, this host's, or the test guest's."""
+    """A Linux kernel that we may read: the one MINICONTAINER_LAB_KERNEL names, or this host's, or the test guest's."""
     named = os.environ.get("MINICONTAINER_LAB_KERNEL")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "minicontainer", "vm")
     found = [Path(named)] if named else [*sorted(Path("/boot").glob("vmlinuz-*")), *sorted(cache.glob("*/kernel"))]
@@ -213,7 +213,7 @@ def _processes(pid: int) -> Iterator[tuple[str, int]]:
 
 
 def _settle(pid: int) -> None:
-    """Wait until its memory has stayed the same for a moment: who has just said a word may be about to execute a program."""
+    """Wait until its memory stays the same for a moment: who has said that it is ready may yet execute a program."""
     before, same, until = -1, 0, time.monotonic() + 3
     while same < 4 and time.monotonic() < until:
         now = sum(size for _, size in _processes(pid))

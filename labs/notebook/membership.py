@@ -128,7 +128,12 @@ def entered(container: Container, args: Sequence[str], mine: bool = False) -> It
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             found: list[int] = []
-            until(lambda: process.poll() is not None or bool(found.extend(_programs(process.pid, args)) or found), 20)
+
+            def is_over() -> bool:
+                found[:] = _programs(process.pid, args)
+                return bool(found) or process.poll() is not None
+
+            until(is_over, 20)
             if not found:
                 assert process.stderr is not None
                 raise RuntimeError(f"nothing was started: {process.stderr.read().strip() or 'it has ended'}")

@@ -6,6 +6,7 @@ compared with what the kernel says of it, and with our own clock.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 
@@ -17,30 +18,32 @@ from labs.grading.subject import Performed, Subject
 MEBI = 1 << 20
 SANDBOX = 1
 """Of the line NSpid: the first is our own number for a process, the next the sandbox's."""
+TICK = 20
+"""Milliseconds by which the date of a file may be wrong: the kernel keeps it by its coarse clock."""
 CLOSE = 0.2
 """By what part a figure may differ from ours: other processes share the pages of libraries, and they come and go."""
 
 _CHAIN = """\
 import os, sys, time
-interpreter, code, depth, size = sys.argv[1:]
-memory = b"x" * int(size)
+interpreter, code, depth = sys.argv[1:]
+memory = b"x" * ((24 + os.urandom(1)[0] % 24) << 20)
 if int(depth) > 1:
-    os.posix_spawn(interpreter, [interpreter, "-I", "-S", "-B", "-c", code, interpreter, code, str(int(depth) - 1), size], {})
+    os.posix_spawn(interpreter, [interpreter, "-I", "-S", "-B", "-c", code, interpreter, code, str(int(depth) - 1)], {})
 while True:
     time.sleep(600)
 """
-"""A process that takes so many bytes, with a child that does, and so on."""
+"""A process that takes some memory, nobody knows how much, with a child that does, and so on."""
 
 _FAMILY = """\
 import os, sys, time
-memory = b"x" * int(sys.argv[2])
+memory = b"x" * ((40 + os.urandom(1)[0] % 24) << 20)
 for _ in range(int(sys.argv[1])):
     if os.fork() == 0:
         break
 while True:
     time.sleep(600)
 """
-"""A process that takes so many bytes, and has children that use the same."""
+"""A process that takes some memory, and has children that use the same."""
 
 
 # time_start
@@ -69,20 +72,24 @@ def test_it_runs_on(subject: Subject) -> None:
 @check("The clock runs until the program is ready", exercise="measuring.time_start", points=2)
 def test_until_ready(subject: Subject) -> None:
     """clock_gettime(2): CLOCK_MONOTONIC; what is to be timed ends with the line "kernel ..." """
-    delay = 400 + secrets.randbelow(500)
+    delay, place = 400 + secrets.randbelow(500), subject.scratch()
     script = (
-        f"echo booting; {Subject.BUSYBOX} usleep {delay * 1000}; echo kernel 1.2.3; exec {Subject.BUSYBOX} sleep 600"
+        f": >{place}/begun; echo booting; {Subject.BUSYBOX} usleep {delay * 1000}; : >{place}/said; echo kernel 1.2.3; "
     )
-    _, returned, most = _timed(subject, script)
-    found = returned.get("milliseconds")
+    _, returned, most = _timed(subject, f"{script} exec {Subject.BUSYBOX} sleep 600")
+    found, took = returned.get("milliseconds"), _between(subject, f"{place}/begun", f"{place}/said")
     subject.saw(
-        f"the program was ready after at least {delay} ms, and all was over after {most} ms; returned: {found} ms"
+        f"by the kernel's clock the program took {took} ms to be ready; all was over after {most} ms; returned: {found} ms"
     )
+    if took < delay - TICK:
+        raise Wrong(
+            f"the program takes {delay} ms, and its marks were made within {took} ms: it was not run as it was given"
+        )
     if not isinstance(found, int) or isinstance(found, bool):
         raise Wrong(f'"milliseconds" was to be a whole number, and is {found!r}')
-    if found < delay:
+    if found < took - TICK:
         raise Wrong(
-            f"the program takes {delay} ms until it says that it is ready, and {found} ms were returned: the clock was "
+            f"the program takes {took} ms until it says that it is ready, and {found} ms were returned: the clock was "
             f"stopped before (a program that was started is not one that is ready), or it does not count while one waits, or "
             f"not in milliseconds"
         )
@@ -98,7 +105,9 @@ def test_kernel(subject: Subject) -> None:
     release = f"{secrets.randbelow(90) + 10}.{secrets.randbelow(20)}.0-{subject.name('guest')}"
     lines = r"printf 'SeaBIOS (version 1.16)\r\nBooting from ROM..\r\n[    0.00] my kernel is not yet up\r\n"
     lines += rf"kernel {release}\r\nwelcome\r\n'"
-    _, returned, _ = _timed(subject, f"{lines}; exec {Subject.BUSYBOX} sleep 600")
+    place = subject.scratch()
+    _, returned, _ = _timed(subject, f": >{place}/begun; : >{place}/said; {lines}; exec {Subject.BUSYBOX} sleep 600")
+    _between(subject, f"{place}/begun", f"{place}/said")
     found = returned.get("kernel")
     subject.saw(f"the program said, after other lines, kernel {release}; returned: {found!r}")
     if found == release:
@@ -122,9 +131,8 @@ def test_kernel(subject: Subject) -> None:
 @check("Every process of it is counted", exercise="measuring.memory_of", points=2)
 def test_every_process(subject: Subject) -> None:
     """proc_pid_smaps(5): smaps_rollup; /proc/PID/task/TID/children"""
-    size = (24 + secrets.randbelow(16)) * MEBI
-    measurer, top = _program(subject, _CHAIN, str(interpreter()), _CHAIN, "3", str(size))
-    sizes = _grown(subject, top, 3, size)
+    measurer, top = _program(subject, _CHAIN, str(interpreter()), _CHAIN, "3")
+    sizes = _grown(subject, top, 3, 24 * MEBI)
     found = _returned(measurer, top)
     subject.saw(f"three processes, each the child of the one before, take {_mebi(*sizes)} MiB; returned: {found}")
     right = sum(sizes)
@@ -148,19 +156,18 @@ def test_every_process(subject: Subject) -> None:
 @check("What is shared is counted once", exercise="measuring.memory_of", points=2)
 def test_shared(subject: Subject) -> None:
     """proc_pid_smaps(5): Pss, the proportional share; fork(2): copy-on-write"""
-    size = (40 + secrets.randbelow(20)) * MEBI
-    measurer, top = _program(subject, _FAMILY, "3", str(size))
-    sizes = _grown(subject, top, 4, size // 4)
+    measurer, top = _program(subject, _FAMILY, "3")
+    sizes = _grown(subject, top, 4, 10 * MEBI)
     found = _returned(measurer, top)
     resident = sum(int(one.status("VmRSS").split()[0]) * 1024 for one in [top, *top.children()])
-    subject.saw(f"four processes share {size >> 20} MiB, and take {_mebi(sum(sizes))} MiB together; returned: {found}")
+    subject.saw(f"four processes that share almost all take {_mebi(sum(sizes))} MiB together; returned: {found}")
     right = sum(sizes)
     if _close(found, right) or _close(found * 1024, right):  # the unit is the other check's affair
         return
     if _close(found, resident) or _close(found * 1024, resident):
         raise Wrong(
-            f"{found} bytes were returned, and {right} are taken: the {size >> 20} MiB that four processes share since "
-            f"fork(2) were counted four times. RSS is what a process can see without a page fault; Pss divides by those "
+            f"{found} bytes were returned, and {right} are taken: the pages that four processes share since fork(2) "
+            f"were counted four times. RSS is what a process can see without a page fault; Pss divides by those "
             f"who share it"
         )
     if found > resident:
@@ -184,6 +191,19 @@ def _timed(subject: Subject, script: str) -> tuple[Performed, dict[str, object],
             f"{'something else' if process.returned is None else repr(process.returned)}"
         )
     return process, process.returned, most
+
+
+def _between(subject: Subject, first: str, second: str) -> int:
+    """The milliseconds between the births of two files that a program makes: the kernel dates them, and nobody else can.
+
+    Raises Wrong: they are not there, so the program has not been run.
+    """
+    try:
+        subject.until(lambda: os.path.basename(second) in subject.sandbox.listdir(os.path.dirname(second)), 1)
+        dates = [subject.sandbox.stat(path).st_ctime_ns for path in (first, second)]
+    except FileNotFoundError:
+        raise Wrong("the program that was to be timed was not run, or not as far as to its line") from None
+    return (dates[1] - dates[0]) // 1_000_000
 
 
 def _program(subject: Subject, code: str, *words: str) -> tuple[Performed, Observed]:

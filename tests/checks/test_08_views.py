@@ -113,7 +113,10 @@ def test_offsets(subject: Subject) -> None:
         raise Wrong("the container's clocks are those of the host: it is in the time namespace of whoever started it")
     right = {"monotonic": monotonic, "boottime": boottime}
     if wrong := {name: seconds for name, seconds in right.items() if not found[name].is_ahead_by(seconds * GIGA)}:
-        swapped = all(found[name].is_ahead_by(seconds * GIGA) for name, seconds in zip(right, reversed(right.values())))
+        swapped = all(
+            found[name].is_ahead_by(seconds * GIGA)
+            for name, seconds in zip(right, reversed(right.values()), strict=True)
+        )
         name = next(iter(wrong))
         raise Wrong(
             f'the clock "{name}" was to be {right[name]} s ahead of the host\'s and is {told[name]} s ahead'

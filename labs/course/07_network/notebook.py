@@ -149,7 +149,6 @@ with socket.socket() as serves, socket.socket() as asks:
 
 # %%
 # %%isolated
-import signal
 import socket
 
 bring_up_loopback()  # so that there is a namespace to leave
@@ -189,9 +188,8 @@ os.wait()
 # %%
 from labs.notebook.membership import entered
 
-with engine().started("busybox", ["sleep", "60"]) as container:
-    with entered(container, ["sleep", "55"]) as program:
-        members({"this notebook": os.getpid(), "the container": container.pid, "exec in it": program})
+with engine().started("busybox", ["sleep", "60"]) as container, entered(container, ["sleep", "55"]) as program:
+    members({"this notebook": os.getpid(), "the container": container.pid, "exec in it": program})
 
 # %%
 # %look_back exec
@@ -316,9 +314,11 @@ with place() as somebody:
 # And now in earnest: `minicontainer exec`, with **your** function in the place of the course's.
 
 # %%
-with engine().started("busybox", ["sleep", "60"]) as container:
-    with entered(container, ["sleep", "55"], mine=True) as program:
-        members({"this notebook": os.getpid(), "the container": container.pid, "exec, by your join": program})
+with (
+    engine().started("busybox", ["sleep", "60"]) as container,
+    entered(container, ["sleep", "55"], mine=True) as program,
+):
+    members({"this notebook": os.getpid(), "the container": container.pid, "exec, by your join": program})
 
 # %% [markdown]
 # ## What the kernel does, call by call
