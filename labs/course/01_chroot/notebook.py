@@ -274,6 +274,7 @@ before = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
 enter_chroot(mine)
 kept = ["CAP_CHOWN"]
 drop_capabilities(kept, kept, kept, [], [])  # all the others are gone
+os.chdir("/tmp")  # in the jail
 try:
     break_out()
     print("break_out: out")
