@@ -32,6 +32,7 @@ def test_segments(subject: Subject) -> None:
     container = _container(subject)
     with left_in(subject.sandbox) as ours, left_in(container) as theirs:
         inward, outward = segment(container, ours), segment(subject.sandbox, theirs)
+        kept = segment(subject.sandbox, ours) == ours.words and segment(container, theirs) == theirs.words
         number = segments(container)
         subject.saw(
             f"a segment made outside, key {ours.key:#x}: inside, {_told(inward)}; one made inside, key {theirs.key:#x}: "
@@ -43,6 +44,7 @@ def test_segments(subject: Subject) -> None:
             f"a segment of shared memory that was {way}, by nothing but its key: both look it up in the same table, that "
             f"of {subject.sandbox.namespace('ipc')}"
         )
+    _see_that_they_are_apart(subject, container, kept)
     if number != 1:
         raise Wrong(
             f"{number - 1} segments are in the new namespace that nobody but your code can have put there: it has to "
@@ -56,6 +58,7 @@ def test_queues(subject: Subject) -> None:
     container = _container(subject)
     with left_in(subject.sandbox) as ours, left_in(container) as theirs:
         inward, outward = queue(container, ours), queue(subject.sandbox, theirs)
+        kept = queue(subject.sandbox, ours) == ours.words and queue(container, theirs) == theirs.words
         listed = container.listdir("/dev/mqueue")
         subject.saw(
             f"the queue /{ours.queue} made outside: inside, {_told(inward)}; /{theirs.queue} made inside: outside, "
@@ -67,6 +70,7 @@ def test_queues(subject: Subject) -> None:
             f"a message queue that was {way}, by nothing but its name: these names are in no directory that a mount could "
             f"hide, they are in {subject.sandbox.namespace('ipc')}, where both processes are"
         )
+    _see_that_they_are_apart(subject, container, kept)
     if ours.queue in listed:
         raise Wrong(
             f"/dev/mqueue in the container lists /{ours.queue}, a queue of those outside: a mqueue file system shows the "
@@ -155,6 +159,17 @@ def _container(subject: Subject) -> Observed:
             "no container could be started: your function took its process into a new user namespace (CLONE_NEWUSER), in "
             "which it is nobody, and has no rights over anything that was there before"
         ) from None
+
+
+def _see_that_they_are_apart(subject: Subject, container: Observed, kept: bool) -> None:
+    """That an object is not seen elsewhere says something only if it is there where it was made."""
+    if not kept:
+        raise Wrong(
+            "what was made in a namespace is gone, or was changed, in that same namespace: something that your code has "
+            "left running removes what others make there"
+        )
+    if container.namespace("ipc") == subject.sandbox.namespace("ipc"):
+        raise Wrong("both are in the same IPC namespace, so what the one makes is there for the other")
 
 
 def _link(process: Observed, kind: str) -> str:

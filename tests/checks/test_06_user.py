@@ -41,12 +41,14 @@ def test_gid_map(subject: Subject) -> None:
 def test_groups_stay(subject: Subject) -> None:
     """user_namespaces(7), "Interaction with system calls that change process UIDs or GIDs"; /proc/PID/setgroups"""
     _see_enough_ids(subject)
-    process, _, refused = _written(subject, _maps(), _maps())
+    wanted = [_maps(), _maps()]
+    process, _, refused = _written(subject, *wanted)
     said, maps = process.setgroups, [process.id_map(kind) for kind in ("uid", "gid")]
     subject.saw(f"/proc/PID/setgroups: {said}; uid_map: {_lines(maps[0])}; gid_map: {_lines(maps[1])}")
-    if not all(maps):
+    if maps != wanted:
         told = f" ({refused})" if refused else ""
-        raise Wrong(f"there is no {'gid' if maps[0] else 'uid'} map{told}: that setgroups is as it was is no merit then")
+        kind = "gid" if maps[0] == wanted[0] else "uid"
+        raise Wrong(f"the {kind} map is not what was asked for{told}: that setgroups is as it was is no merit then")
     if said != "allow":
         raise Wrong(
             f"/proc/PID/setgroups of the process says {said}, though whoever wrote the maps had CAP_SETGID outside: no "
@@ -122,13 +124,13 @@ def test_capabilities(subject: Subject) -> None:
     process, uid, _ = _nobody(subject)
     process.then("user.become_root")
     program = Attempts(subject, process, []).program
-    effective, most = program.status("CapEff"), program.status("CapBnd")
-    subject.saw(f"a program that it executes: Uid {program.ids('Uid')[0]} outside (0 is {uid}), CapEff {effective}")
-    if program.ids("Uid")[0] != uid or int(effective, 16) != int(most, 16) or not int(most, 16):
+    who, effective, most = program.ids("Uid")[1], program.status("CapEff"), program.status("CapBnd")
+    subject.saw(f"a program that it executes: Uid {who} outside (0 is {uid}), CapEff {effective}")
+    if who != uid or int(effective, 16) != int(most, 16) or not int(most, 16):
         raise Wrong(
             f"a program that the process executes has the capabilities {effective}, and root would have {most}: the first "
             f"process of a user namespace has them all, but execve(2) leaves them to uid 0 only, and this one is "
-            f"{program.ids('Uid')[0]} outside, where 0 is {uid}"
+            f"{who} outside, where 0 is {uid}"
         )
 
 

@@ -1,7 +1,7 @@
 # attack: lets a thread leave for a new IPC namespace, which is then in /proc/PID/task, and goes on as before
 # fails: a thread has namespaces of its own, and it is the process that is looked at, which is its first thread
 # lab: 04
-# says: the process that was to leave it is in it still
+# says: has not left the IPC namespace
 
 # %%exercise ipc.private_queues
 import threading

@@ -1,6 +1,6 @@
 # mutant: writes the id outside first, as in Docker's -p and -v
-# loses: test_uid_map, test_gid_map, test_ordinary_user
-# diagnosis: columns exchanged|_map of the process is empty|setgroups was denied, and then a map was refused
+# loses: test_uid_map, test_gid_map, test_groups_stay, test_ordinary_user
+# diagnosis: columns exchanged|_map of the process is empty|setgroups was denied, and then a map was refused|no merit then
 
 # %%exercise user.write_maps
 def write_maps(pid, uids, gids):

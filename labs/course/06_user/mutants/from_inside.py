@@ -1,6 +1,6 @@
 # mutant: writes from the wrong side: enters the namespace first, and has no rights over the ids outside
 # loses: test_uid_map, test_gid_map, test_groups_stay
-# diagnosis: that is the wrong side|there is no uid map
+# diagnosis: that is the wrong side|no merit then
 
 # %%exercise user.write_maps
 def write_maps(pid, uids, gids):

@@ -1,6 +1,6 @@
 # mutant: takes groups for users
-# loses: test_gid_map, test_ordinary_user
-# diagnosis: gid_map is the other map|setgroups was denied|gid_map of the process is empty
+# loses: test_gid_map, test_groups_stay, test_ordinary_user
+# diagnosis: gid_map is the other map|setgroups was denied|gid_map of the process is empty|no merit then
 
 # %%exercise user.write_maps
 def write_maps(pid, uids, gids):

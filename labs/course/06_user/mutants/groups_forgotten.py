@@ -1,6 +1,6 @@
 # mutant: maps users, and forgets groups
 # loses: test_gid_map, test_groups_stay, test_ordinary_user
-# diagnosis: nothing was written to /proc/PID/gid_map|there is no gid map
+# diagnosis: there is no gid map, and|nothing was written to /proc/PID/gid_map|no merit then
 
 # %%exercise user.write_maps
 def write_maps(pid, uids, gids):

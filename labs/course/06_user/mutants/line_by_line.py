@@ -1,6 +1,6 @@
 # mutant: writes line after line, each by a write of its own
 # loses: test_uid_map, test_gid_map, test_groups_stay
-# diagnosis: has the first line only, .* once, by one write\(2\)|_map of the process is empty|there is no gid map
+# diagnosis: has the first line only, .* once, by one write\(2\)|_map of the process is empty|no merit then
 
 # %%exercise user.write_maps
 def write_maps(pid, uids, gids):

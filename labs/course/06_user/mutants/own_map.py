@@ -1,6 +1,6 @@
 # mutant: writes the map of itself, whose namespace has one
 # loses: test_uid_map, test_gid_map, test_groups_stay, test_ordinary_user
-# diagnosis: /proc/self is the one who writes|there is no uid map|setgroups was denied
+# diagnosis: /proc/self is the one who writes|no merit then|setgroups was denied
 
 # %%exercise user.write_maps
 def write_maps(pid, uids, gids):
