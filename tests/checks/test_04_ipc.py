@@ -94,7 +94,9 @@ def test_outside_keeps_its_own(subject: Subject) -> None:
             f"wants to be alone leaves, it does not clear the house. Nothing has to be removed"
         )
     if process.namespace("ipc") == subject.sandbox.namespace("ipc"):
-        raise Wrong("the process has not left the IPC namespace: that those who stay in it kept theirs is no merit then")
+        raise Wrong(
+            "the process has not left the IPC namespace: that those who stay in it kept theirs is no merit then"
+        )
 
 
 @check("When the kernel refuses, the caller hears of it", exercise="ipc.private_queues", points=1)

@@ -163,14 +163,18 @@ def test_groups_denied(subject: Subject) -> None:
     except Wrong as told:
         refused = str(told)
     uids, gids = process.ids("Uid"), process.ids("Gid")
-    subject.saw(f"/proc/PID/setgroups: {process.setgroups}; Uid {_words(uids)}, Gid {_words(gids)}; 0 is {uid} and {gid}")
+    subject.saw(
+        f"/proc/PID/setgroups: {process.setgroups}; Uid {_words(uids)}, Gid {_words(gids)}; 0 is {uid} and {gid}"
+    )
     if refused and uid not in uids:
         raise Wrong(
             f"/proc/self/setgroups says deny, as it does in every container of an ordinary user, and the process did not "
             f"become root: {refused}. A process can read whether it may call setgroups(2)"
         )
     if uid not in uids or gid not in gids:
-        raise Wrong(f"the process has not become root where setgroups is denied: Uid {_words(uids)}, Gid {_words(gids)}")
+        raise Wrong(
+            f"the process has not become root where setgroups is denied: Uid {_words(uids)}, Gid {_words(gids)}"
+        )
 
 
 # What the checks are made of
@@ -179,7 +183,9 @@ def test_groups_denied(subject: Subject) -> None:
 def _see_enough_ids(subject: Subject) -> None:
     """A sandbox of an ordinary user who has no ids to give away has one id only, its root. Raises Unavailable."""
     if sum(count for _, _, count in subject.sandbox.id_map("uid")) < 1 << 16:
-        raise Unavailable("this lab takes more users than one: grade as root, or get a range in /etc/subuid and /etc/subgid")
+        raise Unavailable(
+            "this lab takes more users than one: grade as root, or get a range in /etc/subuid and /etc/subgid"
+        )
 
 
 def _maps() -> list[IdMap]:
@@ -219,7 +225,9 @@ def _compare(
 ) -> None:
     """Raises Wrong: the map is another than was asked for, and by which mistake."""
     seen = process.id_map(kind)
-    subject.saw(f"{kind}_map asked for: {_lines(wanted)}; the kernel's: {_lines(seen)}{'; ' + refused if refused else ''}")
+    subject.saw(
+        f"{kind}_map asked for: {_lines(wanted)}; the kernel's: {_lines(seen)}{'; ' + refused if refused else ''}"
+    )
     if seen == wanted:
         return
     if not seen and writer.namespace("user") == process.namespace("user"):
@@ -234,7 +242,9 @@ def _compare(
             f"given? /proc/self is the one who writes, whose namespace has its map already"
         )
     if not seen:
-        raise Wrong(f"{kind}_map of the process is empty: nothing was written to /proc/PID/{kind}_map, and nothing complained")
+        raise Wrong(
+            f"{kind}_map of the process is empty: nothing was written to /proc/PID/{kind}_map, and nothing complained"
+        )
     if seen == wanted[:1]:
         raise Wrong(
             f"{kind}_map has the first line only, {_lines(seen)}, of {len(wanted)}: a map is written once, by one write(2) "

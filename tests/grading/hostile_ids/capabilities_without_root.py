@@ -4,7 +4,6 @@
 # says: does not make anybody root|leaves them to uid 0 only
 
 # %%exercise user.become_root
-from minicontainer.linux import prctl
 from minicontainer.linux.capabilities import Capabilities, capget, capset
 from minicontainer.linux.syscalls import call
 

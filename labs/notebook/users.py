@@ -1,0 +1,202 @@
+"""User namespaces in a lesson: processes in new ones, and their ids from both sides.
+
+    with newcomer() as other: …           a process in a user namespace that nobody has written maps for
+    with newcomer("mapped") as other: …   …whose maps were written; "root": that has also become root there, and executed
+    status(other)                         a table: who it is from outside, and from inside
+
+With `mine=True`, the functions of this session are used as far as there are any, and what the kernel refuses is told. `labs.notebook.sides` draws
+the maps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labs.notebook.shown import Table
+from minicontainer.linux import CLONE_NEWUSER, pidfd_open, setns, unshare
+from minicontainer.steps.user import IdMap
+
+STAGES = ("alone", "mapped", "root")
+
+
+@contextlib.contextmanager
+def newcomer(stage: str = "alone", *, mine: bool = False) -> Iterator[int]:
+    """The pid of a process in a new user namespace, while the block lasts. `stage` is one of STAGES.
+
+    Root gives it a thousand ids and a hundred more; everybody else only themselves. Raises RuntimeError: a step failed.
+    """
+    from labs.notebook.session import session
+
+    assert stage in STAGES
+    with tempfile.TemporaryDirectory(prefix="newcomer-") as directory:
+        submission = session.write(Path(directory, "session.ipynb")) if mine else Path("-")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "labs.notebook.users", "newcomer", stage, str(submission)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(),
+        )
+        assert process.stdout and process.stdin and process.stderr
+        try:
+            said = process.stdout.readline()
+            if not said.strip().isdigit():
+                raise RuntimeError((process.stderr.read().strip().splitlines() or ["it said nothing"])[-1])
+            yield int(said)
+        finally:
+            process.stdin.close()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+
+
+def maps_for_us() -> tuple[list[IdMap], list[IdMap]]:
+    """What we may give away: root, ids that are nobody's; another user, their own."""
+    with open("/proc/self/uid_map") as lines:
+        ours = sum(int(line.split()[2]) for line in lines)
+    if os.geteuid() == 0 and ours > 400_000:
+        return [(0, 100_000, 1000), (1000, 300_000, 100)], [(0, 200_000, 1000)]
+    return [(0, os.geteuid(), 1)], [(0, os.getegid(), 1)]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A process from one side: the lines of its maps, and fields of /proc/PID/status, as whoever reads them is told."""
+
+    uid_map: list[list[int]]
+    gid_map: list[list[int]]
+    setgroups: str
+    status: dict[str, str]
+
+    @classmethod
+    def read(cls, pid: int) -> Side:
+        """From where we are."""
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        wanted = ("Uid", "Gid", "Groups", "CapEff")
+        told = {name: " ".join(value.split()) for name, _, value in (line.partition(":") for line in lines)}
+        maps = [
+            [
+                [int(number) for number in line.split()]
+                for line in Path(f"/proc/{pid}/{kind}_map").read_text().splitlines()
+            ]
+            for kind in ("uid", "gid")
+        ]
+        setgroups = Path(f"/proc/{pid}/setgroups").read_text().strip()
+        return cls(maps[0], maps[1], setgroups, {name: told[name] for name in wanted})
+
+
+def inside(pid: int) -> Side:
+    """The same process, read by a program of ours that has entered its user namespace. Raises RuntimeError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "labs.notebook.users", "inside", str(pid)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_environment(),
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
+    return Side(**json.loads(done.stdout))
+
+
+def status(pid: int) -> None:
+    """Show who a process is, from outside and from inside."""
+    here, there = Side.read(pid), inside(pid)
+    rows = [
+        (name, here.status[name] or "none", there.status[name] or "none") for name in ("Uid", "Gid", "Groups", "CapEff")
+    ]
+    rows.append(("setgroups(2)", here.setgroups, there.setgroups))
+    Table(
+        f"process {pid}, in {os.readlink(f'/proc/{pid}/ns/user')}",
+        ("/proc/PID/status", "read by us", "read by somebody inside"),
+        rows,
+        "Uid and Gid: real, effective, saved, file system. CapEff: a bit for each capability, of its own user namespace",
+    ).show()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """In a process of our own."""
+    match arguments:
+        case ["inside", pid]:
+            from dataclasses import asdict
+
+            if os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user"):
+                setns(pidfd_open(int(pid)), CLONE_NEWUSER)
+            print(json.dumps(asdict(Side.read(int(pid)))))
+        case ["newcomer", stage, submission]:
+            _newcomer(stage, submission)
+
+
+def _newcomer(stage: str, submission: str) -> None:
+    """Make the process, do to it what the stage says, tell its number, and wait until standard input ends."""
+    from minicontainer.steps import Steps
+    from minicontainer.steps.loading import define, read_exercises
+
+    steps = Steps()
+    if submission != "-":
+        functions, wrong = define(read_exercises([Path(submission)]).values())
+        if wrong:
+            raise SystemExit(str(next(iter(wrong.values()))))
+        steps = steps.with_functions(functions)
+    mapped, tell = os.pipe()
+    there, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for fd in (tell, there):
+            os.close(fd)
+        _child(steps, stage, mapped, say)
+    for fd in (mapped, say):
+        os.close(fd)
+    try:
+        _hear(there)
+        if stage != "alone":
+            steps.write_maps(pid, *maps_for_us())
+            os.write(tell, b"!")
+        while _hear(there):  # until it executes a program, at which its end is closed
+            pass
+        print(pid, flush=True)
+        sys.stdin.read()
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def _child(steps: object, stage: str, mapped: int, say: int) -> None:
+    from minicontainer.steps import Steps
+
+    assert isinstance(steps, Steps)
+    try:
+        unshare(CLONE_NEWUSER)
+        os.write(say, b".")
+        if stage != "alone" and os.read(mapped, 1):
+            if stage == "root":
+                steps.become_root()
+            os.write(say, b".")
+        os.execvp("sleep", ["sleep", "600"])
+    except BaseException as error:
+        os.write(say, f"{type(error).__name__}: {error}".encode())
+        os._exit(1)
+
+
+def _hear(there: int) -> bytes:
+    said = os.read(there, 1000)
+    if complaint := said.lstrip(b"."):
+        raise SystemExit(complaint.decode(errors="replace"))
+    return said
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
