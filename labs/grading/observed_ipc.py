@@ -80,7 +80,8 @@ def segment(process: Observed, left: Left) -> str | None:
         try:
             address = shmat(shmget(left.key))
         except OSError as error:
-            return _absent(error)
+            _see_that_it_is_absent(error)
+            return None
         text = bytes(memory(address, SIZE)[: len(left.words)])
         shmdt(address)
         return text.decode(errors="replace")
@@ -97,7 +98,8 @@ def queue(process: Observed, left: Left) -> str | None:
         try:
             queue = mq_open(left.queue, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
-            return _absent(error)
+            _see_that_it_is_absent(error)
+            return None
         try:
             message = mq_receive(queue)
         except BlockingIOError:
@@ -119,7 +121,7 @@ def segments(process: Observed) -> int:
     return int(_in(process, look))
 
 
-def _absent(error: OSError) -> None:
+def _see_that_it_is_absent(error: OSError) -> None:
     if error.errno not in (errno.ENOENT, errno.EINVAL, errno.EIDRM, errno.EACCES):
         raise error
 

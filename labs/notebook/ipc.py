@@ -166,8 +166,8 @@ def _tell(pid: int) -> Seen:
     maps = Path(f"/proc/{pid}/maps").read_text()
     mapped = sorted({int(key, 16) for key in re.findall(r"/SYSV([0-9a-f]{8})", maps)})
     namespace = os.readlink(f"/proc/{pid}/ns/ipc")
-    listed = None
-    if any(" - mqueue " in line and " /dev/mqueue " in line for line in Path(f"/proc/{pid}/mountinfo").open()):
+    listed, mounts = None, Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    if any(" - mqueue " in line and " /dev/mqueue " in line for line in mounts):
         with contextlib.suppress(OSError):
             listed = sorted(os.listdir(f"/proc/{pid}/root/dev/mqueue"))
     foreign = os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user")

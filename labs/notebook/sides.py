@@ -3,8 +3,8 @@
     sides.objects({"we": os.getpid(), "the other": other})
     sides.id_map(process)
 
-Apart from `labs.notebook.ipc` and `labs.notebook.users`, since who has loaded matplotlib has threads, and a process with
-threads can enter no user namespace.
+Apart from `labs.notebook.ipc` and `labs.notebook.users`, since who has loaded matplotlib has threads, and nobody with
+threads can enter a user namespace.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def objects(processes: Mapping[str, int]) -> Figure:
                 y -= 0.7
             y -= 0.4
     axes.text(
-        0.4, -high - low - 1.6, "asked for in each namespace: /proc/sysvipc/shm, mqueue; of each process: /proc/PID/maps, "
-        "/dev/mqueue", size=8, color="#555555", va="center",
+        0.4, -high - low - 1.6, "asked for in each namespace: /proc/sysvipc/shm, mqueue; of each process: its "
+        "/proc/PID/maps, /dev/mqueue", size=8, color="#555555", va="center",
     )  # fmt: skip
     return _figure(axes)
 

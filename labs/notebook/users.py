@@ -1,11 +1,11 @@
 """User namespaces in a lesson: processes in new ones, and their ids from both sides.
 
     with newcomer() as other: …           a process in a user namespace that nobody has written maps for
-    with newcomer("mapped") as other: …   …whose maps were written; "root": that has also become root there, and executed
+    with newcomer("mapped") as other: …   …whose maps were written; "root": that has also become root in it
     status(other)                         a table: who it is from outside, and from inside
 
-With `mine=True`, the functions of this session are used as far as there are any, and what the kernel refuses is told. `labs.notebook.sides` draws
-the maps.
+With `mine=True`, the functions of this session are used as far as there are any, and what the kernel refuses is told.
+The process executes sleep(1) at last. `labs.notebook.sides` draws the maps.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def status(pid: int) -> None:
         f"process {pid}, in {os.readlink(f'/proc/{pid}/ns/user')}",
         ("/proc/PID/status", "read by us", "read by somebody inside"),
         rows,
-        "Uid and Gid: real, effective, saved, file system. CapEff: a bit for each capability, of its own user namespace",
+        "Uid and Gid: real, effective, saved, file system. CapEff: a bit for each capability, over its own namespace",
     ).show()
 
 
