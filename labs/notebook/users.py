@@ -3,6 +3,9 @@
     with newcomer() as other: …           a process in a user namespace that nobody has written maps for
     with newcomer("mapped") as other: …   …whose maps were written; "root": that has also become root in it
     status(other)                         a table: who it is from outside, and from inside
+    within(other, "print(os.getuid())")   a program, run by root of its user namespace
+    ordinarily("print(os.getuid())")      a program, run by somebody who is not root
+    run_rootless("busybox", ["id"])       a container of theirs
 
 With `mine=True`, the functions of this session are used as far as there are any, and what the kernel refuses is told.
 The process executes sleep(1) at last. `labs.notebook.sides` draws the maps.
@@ -11,12 +14,13 @@ The process executes sleep(1) at last. `labs.notebook.sides` draws the maps.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +112,82 @@ def inside(pid: int) -> Side:
     return Side(**json.loads(done.stdout))
 
 
+def within(pid: int, program: str) -> None:
+    """Let root of the user namespace of a process run a program, and print what it says.
+
+    It has `os` and `minicontainer.linux` at hand, and `attempt(text, function, …)`, which says what became of a call.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "labs.notebook.users", "within", str(pid), program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=_environment(),
+    )
+    print(done.stdout, end="")
+    if done.returncode:
+        print((done.stderr.strip().splitlines() or ["it said nothing"])[-1], file=sys.stderr)
+
+
+def attempt(text: str, function: Callable[..., object], *args: object) -> None:
+    """Call it, and print whether the kernel did it."""
+    try:
+        function(*args)
+    except OSError as error:
+        print(f"{text:52} {errno.errorcode.get(error.errno or 0, error.errno)}")
+    else:
+        print(f"{text:52} done")
+
+
+ORDINARY = 54_321
+"""An id that is nobody's, for root to be an ordinary user by."""
+
+
+def ordinarily(program: str) -> None:
+    """Let an ordinary user run a program, and print what it says. It has at hand what `within` gives."""
+    done = subprocess.run(
+        [*_becoming(), sys.executable, "-m", "labs.notebook.users", "ordinarily", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env=_environment(),
+    )
+    print(done.stdout, end="")
+    if done.returncode:
+        print((done.stderr.strip().splitlines() or ["it said nothing"])[-1], file=sys.stderr)
+
+
+def _becoming() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups"]
+
+
+def run_rootless(image: str, args: Sequence[str]) -> None:
+    """Run a container as an ordinary user, with the session's answers as its steps, and print what it says."""
+    from labs.notebook.session import session
+
+    with tempfile.TemporaryDirectory(prefix="rootless-") as directory:
+        os.chmod(directory, 0o755)
+        root = Path(directory, "root")
+        root.mkdir()
+        steps = ["--steps", str(session.write(Path(directory, "session.ipynb")))] if session.exercises else []
+        if os.geteuid() == 0:
+            os.chown(root, ORDINARY, ORDINARY)
+        command = [sys.executable, "-m", "minicontainer", "--root", str(root), *steps]
+        done = subprocess.run(
+            [*_becoming(), *command, "run", "--rm", "--network", "none", image, *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env={**_environment(), "HOME": directory, "XDG_RUNTIME_DIR": str(root)},
+        )
+    print(done.stdout, end="")
+    print(done.stderr, end="", file=sys.stderr)
+
+
 def status(pid: int) -> None:
     """Show who a process is, from outside and from inside."""
     here, there = Side.read(pid), inside(pid)
@@ -136,8 +216,21 @@ def main(arguments: Sequence[str]) -> None:
             if os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user"):
                 setns(pidfd_open(int(pid)), CLONE_NEWUSER)
             print(json.dumps(asdict(Side.read(int(pid)))))
+        case ["within", pid, program]:
+            setns(pidfd_open(int(pid)), CLONE_NEWUSER)
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+            _run(program)
+        case ["ordinarily", program]:
+            _run(program)
         case ["newcomer", stage, submission]:
             _newcomer(stage, submission)
+
+
+def _run(program: str) -> None:
+    from minicontainer import linux
+
+    exec(compile(program, "<program>", "exec"), {**vars(linux), "os": os, "attempt": attempt})
 
 
 def _newcomer(stage: str, submission: str) -> None:

@@ -189,7 +189,11 @@ with neighbour(private_queues) as other:
 # %%
 from labs.notebook.session import my_engine
 
-print(my_engine().run("busybox", ["sh", "-c", "readlink /proc/self/ns/ipc; cut -c1-75 /proc/sysvipc/shm"], capture=True).stdout)
+print(
+    my_engine()
+    .run("busybox", ["sh", "-c", "readlink /proc/self/ns/ipc; cut -c1-75 /proc/sysvipc/shm"], capture=True)
+    .stdout
+)
 # !readlink /proc/self/ns/ipc
 
 # %% [markdown]
@@ -365,7 +369,7 @@ with neighbour(with_it_in_hand) as other:
 #
 # ## Going further
 #
-# ipc_namespaces(7) · svipc(7) · `ipc/namespace.c` and `ipc/mqueue.c` of the kernel: the first has 250 lines · the paper
+# ipc_namespaces(7) · svipc(7), now sysvipc(7) · `ipc/namespace.c` and `ipc/mqueue.c` of the kernel: the first has 250 lines · the paper
 # that began it: E. W. Biederman, *Multiple Instances of the Global Linux Namespaces*, Ottawa Linux Symposium 2006.
 #
 # 1. An abstract Unix socket has a name and no file, too. In which namespace is *that* name looked up? Find out with two
