@@ -126,6 +126,8 @@ def _cells(source: str) -> list[tuple[str, str]]:
         text = cell.source
         if cell.cell_type == "code":
             text = _MAGIC.sub(r"\1", text)
+            if text.startswith("%%predict "):  # a question is no Python: in the source it is a comment
+                text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
         cells.append((str(cell.cell_type), text))
     return cells
 

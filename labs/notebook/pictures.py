@@ -56,8 +56,10 @@ class Picture(Generic[Arguments]):
 def read_aloud(figure: Figure) -> str:
     """The texts of a picture that was drawn, line by line from the top, each from the left."""
     found = []
+    bare = [axis for axes in figure.axes if not axes.axison for axis in (axes.xaxis, axes.yaxis)]
+    hidden = {id(text) for axis in bare for text in axis.findobj(Text)}  # of axes that are not drawn
     for one in figure.findobj(Text):
-        if isinstance(one, Text) and one.get_visible() and one.get_text().strip():
+        if isinstance(one, Text) and one.get_visible() and one.get_text().strip() and id(one) not in hidden:
             x, y = one.get_transform().transform(one.get_position())
             found.append((-y, x, " ".join(one.get_text().split())))
     lines: list[tuple[float, list[tuple[float, str]]]] = []

@@ -58,7 +58,7 @@ class Predictions:
         if known.answer:
             lines.append(f"You predicted: {known.answer}")
         else:
-            lines.append("You predicted: nothing. The outcome is below all the same; what would you have said?")
+            lines.append("You predicted: nothing, this time. Would you have known?")
         if known.first and known.first != known.answer:
             lines.append(f"Before you saw the outcome, that was: {known.first}")
         if measured:
