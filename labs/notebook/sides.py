@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import FancyArrowPatch, Polygon
 
 from labs.notebook.ipc import Seen, seen
 from labs.notebook.pictures import GONE, INK, MONO, OWN, SHARED, Picture, _box, _canvas, _figure
@@ -36,6 +36,7 @@ def objects(processes: Mapping[str, int]) -> Figure:
     axes = _canvas(9.6, 0.42 * (high + low) + 1.9, (0, 24), (-high - low - 1.9, 1.7))
     wide = 23.2 / len(spaces)
 
+    beyond: list[tuple[float, float, str]] = []
     for column, space in enumerate(spaces):
         left = 0.4 + column * wide
         middle = left + (wide - 0.8) / 2
@@ -57,8 +58,16 @@ def objects(processes: Mapping[str, int]) -> Figure:
             y -= 0.85
             for text, strange in _at_hand(told[name]):
                 axes.text(left + 0.4, y, text, va="center", size=8.5, family=MONO, color=GONE if strange else INK)
+                if strange:
+                    beyond.append((left + 0.2, y, space))
                 y -= 0.7
             y -= 0.4
+    for x, y, space in beyond:  # past the namespace that it is in, into the one that holds the thing
+        aim = 0.4 + next(number for number, other in enumerate(spaces) if other != space) * wide + wide - 1.6
+        arrow = FancyArrowPatch(
+            (x, y), (aim, -high + 0.36), arrowstyle="-|>", mutation_scale=12, color=GONE, linestyle="--", lw=1.3
+        )
+        axes.add_patch(arrow)
     axes.text(
         0.4, -high - low - 1.6, "asked for in each namespace: /proc/sysvipc/shm, mqueue; of each process: its "
         "/proc/PID/maps, /dev/mqueue", size=8, color="#555555", va="center",

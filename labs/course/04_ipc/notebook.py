@@ -339,7 +339,7 @@ with neighbour(with_it_in_hand) as other:
 # minicontainer --steps notebooks/04-ipc.ipynb run --rm busybox cat /proc/sysvipc/shm
 # ```
 #
-# ## The same in production
+# ## How production engines do it
 #
 # | LXC says | Docker says | the kernel says |
 # |---|---|---|

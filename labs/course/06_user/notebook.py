@@ -383,7 +383,7 @@ run_rootless("busybox", ["sh", "-c", "id; echo uid_map: $(cat /proc/self/uid_map
 # minicontainer --steps notebooks/06-user.ipynb run --rm busybox id     # as an ordinary user
 # ```
 #
-# ## The same in production
+# ## How production engines do it
 #
 # | LXC says | Docker says | the kernel says |
 # |---|---|---|
