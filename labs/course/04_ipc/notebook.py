@@ -95,7 +95,8 @@ with neighbour() as other:
     sides.objects({"we": os.getpid(), "the neighbour": other})
 
 # %% [markdown]
-# One namespace, two objects, and two processes that can name both. Now the neighbour leaves by `unshare`.
+# One namespace, two objects, and two processes that can name both. Now the neighbour leaves. `leave()` is the course's
+# own step; yours is about to follow.
 
 # %%
 # %%predict empty
@@ -106,10 +107,11 @@ with neighbour() as other:
 # %%
 # %%isolated
 from labs.notebook.ipc import neighbour, post, share
+from minicontainer.steps.ipc import private_queues as leave
 
 share(0xBEEF, "the key is under the mat")
 post("letters", "dear neighbour")
-with neighbour(unshare, CLONE_NEWIPC) as other:
+with neighbour(leave) as other:
     from labs.notebook import sides
 
     sides.objects({"we": os.getpid(), "the neighbour": other})
@@ -125,12 +127,13 @@ with neighbour(unshare, CLONE_NEWIPC) as other:
 # %%
 # %%isolated
 from labs.notebook.ipc import fetch, look_up, neighbour, post, share
+from minicontainer.steps.ipc import private_queues as leave
 
 share(0xBEEF, "ours")
 
 
 def over_there():
-    unshare(CLONE_NEWIPC)
+    leave()
     print("there, at first:", look_up(0xBEEF))
     share(0xBEEF, "theirs")
     post("letters", "from over there")
@@ -215,6 +218,7 @@ print(
 import secrets
 
 from labs.notebook.ipc import look_up, neighbour, share
+from minicontainer.steps.ipc import private_queues as leave
 
 key = secrets.randbelow(1 << 31)
 share(key, "card 4929 1234, expires 11/29")
@@ -227,7 +231,7 @@ def attack():
 
 
 def attack_from_a_namespace_of_its_own():
-    unshare(CLONE_NEWIPC)
+    leave()
     print("  segments in the table:", len(list(open("/proc/sysvipc/shm"))) - 1)
 
 
@@ -257,6 +261,7 @@ with neighbour(attack_from_a_namespace_of_its_own):
 # %%
 # %%isolated
 from labs.notebook.ipc import neighbour, post, show_queues
+from minicontainer.steps.ipc import private_queues as leave
 
 post("letters", "dear neighbour")
 
@@ -266,7 +271,7 @@ def too_early():
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", "/dev", "tmpfs")
     show_queues("/dev/mqueue")
-    unshare(CLONE_NEWIPC)
+    leave()
     print(open("/dev/mqueue/letters").read().strip())
 
 
@@ -296,12 +301,13 @@ with neighbour(too_early) as other:
 # %%
 # %%isolated
 from labs.notebook.ipc import look_up, neighbour, share
+from minicontainer.steps.ipc import private_queues as leave
 
 share(0xBEEF, "the key is under the mat", keep=True)
 
 
 def with_it_in_hand():
-    unshare(CLONE_NEWIPC)
+    leave()
     print("looked up:", look_up(0xBEEF))
     place = next(line for line in open("/proc/self/maps") if "/SYSV" in line)
     begin = int(place.partition("-")[0], 16)

@@ -84,7 +84,7 @@ attempt("(a) sethostname", sethostname, "mine")
 attempt("(b) unshare(CLONE_NEWUTS)", unshare, CLONE_NEWUTS)
 attempt("    sethostname", sethostname, "mine")
 print("(c) after an execve:")
-_ = os.system("grep CapEff /proc/self/status; unshare --uts hostname theirs")
+_ = os.system("grep CapEff /proc/self/status; unshare --uts hostname theirs 2>&1")
 
 # %%
 # %look_back capabilities
@@ -296,7 +296,7 @@ with newcomer("root", mine=True) as other:
 # %%
 from labs.notebook.users import within
 
-with newcomer("root", mine=True) as other:
+with newcomer("root") as other:
     within(
         other,
         """
@@ -334,19 +334,17 @@ attempt("take more processor time than others: nice -5", os.setpriority, os.PRIO
 
 # %%
 import os
-import shutil
 import tempfile
 
-shared = tempfile.mkdtemp(prefix="shared-")
-os.chmod(shared, 0o1777)
 leave = "open(place, 'w').close(); os.chmod(place, 0o4755)"
-exec(f"place = {shared!r} + '/without'; {leave}", {"os": os})  # as us: without a user namespace
-with newcomer("root", mine=True) as other:
-    within(other, f"place = {shared!r} + '/with'; {leave}")
-for name in ("without", "with"):
-    found = os.stat(f"{shared}/{name}")
-    print(f"{name:8} a user namespace: mode {found.st_mode & 0o7777:o}, owner {found.st_uid}")
-shutil.rmtree(shared)
+with tempfile.TemporaryDirectory(prefix="shared-") as shared:
+    os.chmod(shared, 0o1777)
+    exec(leave, {"os": os, "place": f"{shared}/without"})  # as we are: without a user namespace
+    with newcomer("root") as other:
+        within(other, f"place = {shared + '/with'!r}; {leave}")
+    for name in ("without", "with"):
+        found = os.stat(f"{shared}/{name}")
+        print(f"{name:8} a user namespace: mode {found.st_mode & 0o7777:o}, owner {found.st_uid}")
 
 # %%
 # %look_back setuid
