@@ -129,7 +129,7 @@ def _see_that_it_is_absent(error: OSError) -> None:
 def _in(process: Observed, act: Callable[[], Any]) -> Any:
     """What `act` returns, done by root of the sandbox in the IPC namespace of a process.
 
-    Root of the host has no id in there, and could make no queue. Raises Wrong: nor has anybody else.
+    Root of the host has no id in there, and could make no queue. Raises Wrong: nor has anybody else; it is full.
     """
 
     def there(_: object) -> Any:
@@ -139,7 +139,10 @@ def _in(process: Observed, act: Callable[[], Any]) -> Any:
             os.setresuid(0, 0, 0)
         except OSError:
             return [NOBODY, None]
-        return ["", act()]
+        try:
+            return ["", act()]
+        except OSError as error:  # its limits are reached, say: a submission has filled it
+            return [f"has an IPC namespace in which others cannot make or find anything: {error.strerror}", None]
 
     wrong, told = visiting(there)
     if wrong:
