@@ -272,6 +272,8 @@ from minicontainer.steps.chroot import break_out, enter_chroot
 
 before = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
 enter_chroot(mine)
+os.makedirs("/tmp", exist_ok=True)  # in the jail
+os.chdir("/tmp")
 kept = ["CAP_CHOWN"]
 drop_capabilities(kept, kept, kept, [], [])  # all the others are gone
 try:
