@@ -62,7 +62,7 @@ def test_no_answer_is_in_a_notebook(number: str) -> None:
     for name, answer in answers.items():
         between = answer.source.partition(build.BEGIN)[2].partition(build.END)[0]
         lines = {line.strip() for line in between.splitlines()} - {""}
-        assert len(lines) > 1
+        assert lines  # one will do: of some answers, what counts is what they leave alone
         assert not lines & {line.strip() for line in skeletons[name].splitlines()}
         assert "raise NotImplementedError" in skeletons[name]
     assert "SOLUTION" not in build.student(lab) + build.solved(lab)

@@ -117,7 +117,7 @@ with engine().started("busybox", ["sleep", "60"]) as container:
 def hide_cgroup_path() -> None:
     """Give the calling process a cgroup namespace, whose root is the group that the process is in at this moment."""
     # SOLUTION BEGIN
-    unshare(CLONE_NEWCGROUP)  # and no other flag: each step makes its own namespace
+    unshare(CLONE_NEWCGROUP)
     # SOLUTION END
 
 
