@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     grading,
     groups,
+    names,
     networks,
     podman_start,
     runtime_start,
@@ -28,6 +29,7 @@ MODULES = {
     "podman_start": podman_start,
     "networks": networks,
     "throughput": throughput,
+    "names": names,
     "stats": stats,
     "grading": grading,
 }

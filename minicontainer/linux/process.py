@@ -100,6 +100,16 @@ def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     call("close_range", first, last, flags)
 
 
+def close_all_but(kept: Iterable[int | None]) -> None:
+    """Close every file descriptor that is not among these; None is no file."""
+    first = 0
+    for fd in sorted({fd for fd in kept if fd is not None}):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
+
+
 def signalfd(numbers: Iterable[int]) -> int:
     """A file descriptor on which these signals, which must be blocked, can be read:
 

@@ -14,7 +14,8 @@ import sys
 import time
 
 import minicontainer
-from minicontainer.linux import clone3, close_range, set_title, thread_count
+from minicontainer.linux import thread_count
+from minicontainer.linux.daemon import daemon
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,15 +41,8 @@ def take_down_later(root: str) -> None:
     if thread_count() > 1:
         _spawn(root)
         return
-    child = clone3(0)
-    if child == 0:
-        try:
-            _let_go()
-            if clone3(0) == 0:
-                work(root)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+    # It has let go of our locks when this returns: else a container might still look as if somebody watched over it.
+    daemon(lambda: work(root), "minicontainer networks")
 
 
 def work(root: str) -> None:
@@ -76,20 +70,6 @@ def work(root: str) -> None:
                     os.close(lock)  # before the other lock: who comes now, starts another of us
                     return
             time.sleep(LINGER / 4)  # it is time alone that is waited for: who needs the network meanwhile, finds it
-
-
-def _let_go() -> None:
-    """Have nothing any more of whoever had the last container: its terminal, its files, its locks that hang on them.
-
-    Before whoever waits for us goes on: else a container might still look as if somebody watched over it.
-    """
-    set_title("minicontainer networks")
-    os.setsid()
-    os.chdir("/")
-    close_range(0)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
 
 
 def _spawn(root: str) -> None:

@@ -21,15 +21,11 @@ import os
 import select
 import signal
 
-from minicontainer.linux import clone3, close_range, set_title
+from minicontainer.linux.daemon import daemon
 from minicontainer.network.errors import NetworkError
 from minicontainer.network.wishes import USERSPACE, Port
 from minicontainer.record import Record
 from minicontainer.steps import Steps
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
 
 PACKAGES = {"pasta": "passt", "slirp4netns": "slirp4netns"}
 
@@ -92,13 +88,7 @@ class Userspace(Record):
         pidfd = os.pidfd_open(pid)
         hear, say = os.pipe2(os.O_CLOEXEC)
         try:
-            child = clone3(0)
-            if child == 0:
-                with contextlib.suppress(BaseException):
-                    if clone3(0) == 0:
-                        self._keep(path, pid, pidfd, say)
-                os._exit(0)
-            os.waitpid(child, 0)
+            daemon(lambda: self._keep(path, pid, pidfd, say), f"minicontainer {self.program}", [pidfd, say])
             os.close(say)
             say = -1
             said = b""
@@ -114,11 +104,9 @@ class Userspace(Record):
 
     # The keeper
 
-    def _keep(self, path: str, pid: int, pidfd: int, say: int) -> NoReturn:
-        """A process of its own, nobody's child, without the files, the terminal and the signals of its maker."""
+    def _keep(self, path: str, pid: int, pidfd: int, say: int) -> None:
+        """In a process of its own."""
         try:
-            _let_go([pidfd, say])
-            set_title(f"minicontainer {self.program}")
             os.chdir(self.directory)  # the path of a socket has 107 bytes at most
             with (_pasta if self.program == "pasta" else _slirp4netns)(path, pid, self.ports):
                 os.write(say, b"ready")
@@ -127,8 +115,6 @@ class Userspace(Record):
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.write(say, (str(error) or type(error).__name__).encode()[:_LONGEST])
-        finally:
-            os._exit(0)
 
 
 def release(directory: str) -> None:
@@ -219,21 +205,6 @@ def _forward(port: Port) -> None:
 
 
 # The keeper's own affairs
-
-
-def _let_go(kept: list[int]) -> None:
-    """Keep nothing of the maker's but these files."""
-    os.setsid()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    first = 3
-    for fd in sorted(fd for fd in kept if fd >= 3):
-        if fd > first:
-            close_range(first, fd - 1)
-        first = fd + 1
-    close_range(first)
 
 
 def _spawn(command: list[str], stderr: int) -> int:

@@ -23,7 +23,7 @@ import os
 import select
 from collections.abc import Callable, Mapping
 
-from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, prctl, set_title, signal
+from minicontainer.linux import PR_SET_PDEATHSIG, Namespace, close_all_but, prctl, set_title, signal
 from minicontainer.record import Record
 from minicontainer.runtime import confinement, limits, program, rootfs, terminal
 from minicontainer.runtime.channel import Channel, Gate
@@ -96,12 +96,12 @@ def start(
     privileged = os.geteuid() == 0
     sources, pid, pidfd = list[int](), 0, -1
     group: Group | None = None
+    own: Group | None = None
     caller, in_init = os.getpid(), False
 
     def main() -> int:
         nonlocal in_init
         in_init = True
-        own = group.part(1) if group else None
         return _Init(spec, steps, own, theirs, stdio, gate, filter, keeper, connect is not None).main(ours, sources)
 
     _look_ahead(spec, steps)
@@ -114,6 +114,7 @@ def start(
         if privileged:
             sources = rootfs.take_sources(spec, steps)
         group = _group(spec, steps)
+        own = group.part(1) if group else None
 
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # init's from its first moment: it shall lose none
         try:
@@ -428,7 +429,7 @@ class _Init:
         )
         if gate:
             # It may wait for long, and others may look at it: nothing of the caller's stays open but what was given.
-            program.close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
+            close_all_but([*range(3 + len(process.preserve_fds)), stub, channel.fileno(), *gate.held])
         self._await_connection()
         channel.send("starting")
         last, listener = confinement.confine(process, steps, self.filter, spec.landlock)

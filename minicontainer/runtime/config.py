@@ -93,7 +93,7 @@ def read_spec(config: Value, bundle: str, container_id: str) -> Spec:
         cgroups_path=_cgroups_path(linux),
         devices=[_device(device) for device in linux.items("devices")],
         net_devices=_net_devices(linux, kinds),
-        sysctl=_sysctl(linux, kinds),
+        sysctl=_sysctl(linux, kinds, config.text("domainname")),
         seccomp=_seccomp(linux.get("seccomp")),
         rootfs_propagation=_choice(linux, "rootfsPropagation", PROPAGATIONS),
         masked_paths=_paths(linux, "maskedPaths", kinds),
@@ -423,7 +423,7 @@ def _cgroups_path(linux: Value) -> str | None:
     return path or None
 
 
-def _sysctl(linux: Value, kinds: frozenset[Namespace]) -> Sequence[tuple[str, str]]:
+def _sysctl(linux: Value, kinds: frozenset[Namespace], domainname: str) -> Sequence[tuple[str, str]]:
     """Only what belongs to a namespace that the container has for itself: everything else is the host's."""
     found = list[tuple[str, str]]()
     for name, value in linux.members("sysctl"):
@@ -440,6 +440,8 @@ def _sysctl(linux: Value, kinds: frozenset[Namespace]) -> Sequence[tuple[str, st
             kind = Namespace.IPC
         elif file == "kernel/domainname":
             kind = Namespace.UTS
+            if domainname and value.as_text() != domainname:
+                value.refuse(f"domainname says {shown(domainname)}: one of the two would be lost")
         elif top in ("net", "user"):
             kind = Namespace.NETWORK if top == "net" else Namespace.USER
         else:

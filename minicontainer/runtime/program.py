@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from minicontainer.linux import CLOSE_RANGE_CLOEXEC, close_range, in_user_namespace, signal
 from minicontainer.linux.stub import arguments, elf, sealed
@@ -118,16 +118,6 @@ def become(process: Process, console: terminal.Console | None, line: Channel | G
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _execute(process, line, stub, os.execve)
-
-
-def close_all_but(kept: Iterable[int | None]) -> None:
-    """Close every file descriptor that is not among these."""
-    first = 0
-    for fd in sorted(fd for fd in kept if fd is not None):
-        if fd > first:
-            close_range(first, fd - 1)
-        first = fd + 1
-    close_range(first)
 
 
 def keep_nothing(above: int = 3) -> None:

@@ -20,6 +20,7 @@ from minicontainer.linux import (
     MS_REMOUNT,
     MS_UNBINDABLE,
     Namespace,
+    in_user_namespace,
     target_in,
 )
 from minicontainer.runtime.mount_options import PROPAGATIONS, MountOptions, parse_options
@@ -28,11 +29,13 @@ from minicontainer.steps import Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minicontainer.steps.nodes import Device as Node
     from minicontainer.steps.user import IdMap
 
 
 def take_sources(spec: Spec, steps: Steps) -> list[int]:
-    """One for each bind mount, in their order: where a source is wanted at two places, it is taken twice.
+    """One for each bind mount, in their order: where a source is wanted at two places, it is taken twice. Then one for
+    each device, where the container's root may not make them.
 
     By whoever has the host's rights; an idmapped mount gets its maps here too, for which they are needed.
     """
@@ -46,11 +49,19 @@ def take_sources(spec: Spec, steps: Steps) -> list[int]:
                 if mount.uid_mappings or options.idmap:
                     maps = _maps(mount, spec)
                     steps.map_ids(taken[-1], *maps, options.idmap_below)
+        if spec.devices and Namespace.USER in spec.namespaces and not in_user_namespace():
+            taken += steps.bring_nodes(_nodes(spec), spec.uid_mappings, spec.gid_mappings)
     except BaseException:
         for source in taken:
             os.close(source)
         raise
     return taken
+
+
+def _nodes(spec: Spec) -> list[Node]:
+    """But not ptmx: that is a link to the one of the container's own devpts, whatever a configuration believes."""
+    nodes = [one for one in spec.devices if os.path.normpath(one.path) != "/dev/ptmx"]
+    return [(one.type, one.path, one.major, one.minor, one.file_mode, one.uid, one.gid) for one in nodes]
 
 
 def show_root(spec: Spec, steps: Steps) -> str:
@@ -76,11 +87,7 @@ def furnish(spec: Spec, root: str, steps: Steps, sources: Sequence[int]) -> None
     if not spec.default_filesystems and any(mount.destination.strip("/") == "dev" for mount in spec.mounts):
         steps.furnish_dev(root)
     if spec.devices:
-        # Not ptmx: that is a link to the one of the container's own devpts, whatever a configuration believes.
-        nodes = [one for one in spec.devices if os.path.normpath(one.path) != "/dev/ptmx"]
-        steps.make_nodes(
-            root, [(one.type, one.path, one.major, one.minor, one.file_mode, one.uid, one.gid) for one in nodes]
-        )
+        steps.make_nodes(root, _nodes(spec), list(taken))
     if not spec.default_filesystems:  # the specification does not say that it has to be there; others make it as well
         with contextlib.suppress(OSError), target_in(root, spec.process.cwd):
             pass

@@ -137,6 +137,7 @@ class Steps(Record):
     move_root: Callable[..., None] = _ours("mount")
     furnish_dev: Callable[..., None] = _ours("mount")
     show_console: Callable[..., None] = _ours("mount")
+    bring_nodes: Callable[..., list[int]] = _ours("nodes")
     make_nodes: Callable[..., None] = _ours("nodes")
     mask_paths: Callable[..., None] = _ours("masks")
     protect_paths: Callable[..., None] = _ours("masks")

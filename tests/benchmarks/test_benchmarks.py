@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import calls, grading, groups, networks, podman_start, shell_start, stats, throughput, warm_start
+from benchmarks import calls, grading, groups, names, networks, podman_start, shell_start, stats, throughput, warm_start
 from benchmarks.measure import Goal, Report, Series, take_turns
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="the benchmarks that start containers want root")
@@ -89,6 +89,13 @@ def test_networks_measures_both_sides_and_podman_or_says_why_not(nothing_left: N
     ours = {networks.SHELL, networks.WITHOUT, networks.PYTHON, networks.C, networks.REMOVAL, networks.VETH}
     assert {series.name for series in report.series} | set(report.missing) == ours | {networks.PODMAN}
     assert ours <= {series.name for series in report.series}
+
+
+@root_only
+def test_names_are_answered_by_the_server_and_by_whom_it_asks(nothing_left: None) -> None:
+    report = names.measure(rounds=2)
+    assert [series.name for series in report.series] == [names.KNOWN, names.FORWARDED, names.ECHO]
+    assert all(len(series.samples) == 2 for series in report.series)
 
 
 @root_only

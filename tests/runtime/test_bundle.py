@@ -276,7 +276,7 @@ def test_everything_that_there_is(bundle: Path) -> None:
         "linux.memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
         "linux.personality": {"domain": "LINUX32"},
         "linux.netDevices": {"eth7": {"name": "inside"}, "eth8": {}},
-        "linux.sysctl": {"kernel.shmmax": "1", "fs/mqueue/msg_max": "2", "net.ipv4.conf.eno2/100.rp_filter": "3", "kernel.domainname": "d"},
+        "linux.sysctl": {"kernel.shmmax": "1", "fs/mqueue/msg_max": "2", "net.ipv4.conf.eno2/100.rp_filter": "3", "kernel.domainname": "example.org"},
         "linux.devices": [{"path": "/dev/p", "type": "p"}, {"path": "/dev/sda", "type": "b", "major": 8}],
     }.items():  # fmt: skip
         config = changed(config, place, value)
@@ -358,6 +358,13 @@ def test_versions(bundle: Path) -> None:
 def test_rules_for_landlock_that_are_none(bundle: Path, text: str, said: str) -> None:
     refused = refusal(bundle, changed(MINIMAL, "annotations", {"org.minicontainer.landlock": text}))
     assert refused.startswith('config.json: annotations["org.minicontainer.landlock"]') and said in refused
+
+
+def test_a_domain_name_that_is_said_twice_is_said_the_same(bundle: Path) -> None:
+    config = changed(changed(MINIMAL, "domainname", "a.org"), "linux.namespaces", [{"type": "uts"}])
+    assert read(bundle, changed(config, "linux.sysctl", {"kernel.domainname": "a.org"})).domainname == "a.org"
+    refused = refusal(bundle, changed(config, "linux.sysctl", {"kernel.domainname": "b.org"}))
+    assert 'linux.sysctl["kernel.domainname"]: domainname says "a.org"' in refused
 
 
 def test_rules_for_landlock(bundle: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from minicontainer.steps.nodes import Device, make_nodes
+from minicontainer.steps.nodes import Device, bring_nodes, make_nodes
 from tests.command import needs_root
 from tests.steps.apart import ROOT_AT_100000, apart, below, mount_at, mounts, swapping, tmpfs
 
@@ -33,18 +33,18 @@ def root() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def inside(root: Path, devices: list[Device]) -> int:
+def inside(root: Path, devices: list[Device], brought: list[int] | None = None) -> int:
     """Make them as the root of a user namespace; the number of the error."""
 
     def act() -> int:
-        return error_of(root, devices)
+        return error_of(root, devices, brought)
 
     return apart(act, ROOT_AT_100000)
 
 
-def error_of(root: Path, devices: list[Device]) -> int:
+def error_of(root: Path, devices: list[Device], brought: list[int] | None = None) -> int:
     try:
-        make_nodes(str(root), devices)
+        make_nodes(str(root), devices, brought or [])
     except OSError as error:
         return error.errno or -1
     return 0
@@ -175,6 +175,37 @@ def test_where_mknod_is_not_allowed_the_hosts_node_is_bound(root: Path) -> None:
         ]
 
     assert apart(act, ROOT_AT_100000) == [("null", os.makedev(1, 3), "/null"), ("zero", os.makedev(1, 5), "/zero")]
+
+
+def test_a_node_that_the_host_has_not_is_brought_by_who_may_make_it(root: Path) -> None:
+    """With the mode and the owner that were asked for, as they are inside, and the device works."""
+    devices: list[Device] = [("c", "/dev/zero2", 1, 5, 0o157, 10, 11), ("p", "/dev/pipe", 0, 0, None, None, None)]
+    before, umask = len(os.listdir("/proc/self/fd")), os.umask(0o777)
+    try:
+        brought = bring_nodes(devices, ROOT_AT_100000, ROOT_AT_100000)
+    finally:
+        os.umask(umask)
+
+    def act() -> list[object]:
+        error = error_of(root, devices, brought)
+        made, pipe = os.stat(root / "dev/zero2"), os.stat(root / "dev/pipe")
+        number = (os.major(made.st_rdev), os.minor(made.st_rdev))
+        with open(root / "dev/zero2", "rb") as zeros:
+            read = zeros.read(3) == bytes(3)
+        return [error, made.st_mode, number, made.st_uid, made.st_gid, read, pipe.st_mode, pipe.st_uid]
+
+    seen = apart(act, ROOT_AT_100000)
+    assert seen == [0, stat.S_IFCHR | 0o157, (1, 5), 10, 11, True, stat.S_IFIFO | 0o666, 0]
+    for fd in brought:
+        os.close(fd)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nobody_inside_can_own_a_node_whom_the_namespace_does_not_map() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="70000, whom the user namespace does not map"):
+        bring_nodes([NULL, ("c", "/dev/x", 1, 3, None, 70000, 0)], [(0, 100000, 65536)], [(0, 100000, 65536)])
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_and_bound_again_onto_the_empty_file_of_the_last_time(root: Path) -> None:
