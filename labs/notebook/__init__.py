@@ -1,6 +1,7 @@
 """What a notebook loads in its first cell: ``%load_ext labs.notebook``.
 
 build        writes notebooks/ from the sources in labs/course/
+book         makes a static site of them, with outputs: ``make book``
 magics       ``%%exercise``, ``%check``, ``%hint``, ``%%predict``, ``%%isolated``…
 session      the exercises of this session, and engines to start containers with
 isolated     runs a cell in a sandbox, and brings back what it shows

@@ -14,7 +14,7 @@ send: Callable[[Bundle, Mapping[str, Any]], None] | None = None
 """In the process of a cell's own: hands what is to be shown to the notebook, and returns when that has shown it."""
 
 _CELL = "text-align:left;vertical-align:top;padding:.25em .7em;border-top:1px solid #8884;overflow-wrap:anywhere;"
-_MARKS = {"+": "#009e73", "-": "#d55e00", "≠": "#0072b2", "!": "#d55e00"}  # Okabe and Ito; the sign says it as well
+_MARKS = {"+": "#009e73", "-": "#d55e00", "≠": "#2b88d8", "!": "#d55e00"}  # Okabe and Ito; the sign says it as well
 
 
 def show(bundle: Bundle, metadata: Mapping[str, Any] | None = None) -> None:
