@@ -11,7 +11,9 @@
 # [proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html); about an hour.
 #
 # It runs as root and as an ordinary user. For the virtual machine it takes QEMU (`apt install qemu-system-x86`) and a
-# kernel in `/boot` that you may read; where that is missing, the lab shows a **recorded** run, and says so.
+# kernel in `/boot` that you may read; where that is missing, the lab shows a **recorded** run, and says so. (Any kernel for a
+# PC will do: `apt-get download linux-image-cloud-amd64`, `dpkg -x` it somewhere, and set MINICONTAINER_LAB_KERNEL to the
+# file `boot/vmlinuz-…` in there before you start Jupyter.)
 #
 # Run the cells from the top, one after the other: Shift-Enter. A cell that begins with `%%predict` asks what you expect:
 # write it behind the colon *before* you go on. Nobody marks it.
