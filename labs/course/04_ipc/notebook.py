@@ -354,10 +354,10 @@ with neighbour(with_it_in_hand) as other:
 # | `lxc.namespace.share.ipc = NAME` | `--ipc=container:NAME`, which needs `--ipc=shareable` there | setns(2) with `/proc/PID/ns/ipc` |
 # | `lxc.mount.entry = mqueue dev/mqueue mqueue` | (always) | mount(2) of mqueue, after that |
 #
-# - **runc** passes all flags in one clone: `CLONE_NEWIPC` comes out of the table in
-#   `libcontainer/configs/namespaces_syscall.go`, and `libcontainer/nsenter/nsexec.c` (`nsexec`, stage 1) calls
-#   unshare(2) with what is left. The mqueue of `/dev/mqueue` is mounted later, in `libcontainer/rootfs_linux.go`
-#   (`mountToRootfs`), so it is the new one.
+# - **runc** makes one number of all kinds (the table is in `libcontainer/configs/namespaces_syscall.go`), and
+#   `libcontainer/nsenter/nsexec.c`, stage 1, gives it to unshare(2): `try_unshare(config.cloneflags, …)`, after the user
+#   namespace, which has a call of its own. The mqueue of `/dev/mqueue` is mounted later, in
+#   `libcontainer/rootfs_linux.go` (`mountToRootfs`), so it is the new one.
 # - **crun** does it in `src/libcrun/linux.c` (`libcrun_run_linux_container`, and `init_container` in the child), LXC in
 #   `src/lxc/start.c` (`lxc_spawn`).
 # - A **pod** of Kubernetes is several containers in *one* IPC namespace, that of its pause container: so that they can

@@ -9,7 +9,7 @@
 #
 # **You need** [user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html),
 # [capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html),
-# [setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html); about 75 minutes. From the labs before:
+# [setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html); about 90 minutes. From the labs before:
 # unshare(2) (lab 03). As root you will see maps of a thousand ids, as an ordinary user maps of one; all cells work both
 # ways. The checks take more ids than one: root, or a range of yours in `/etc/subuid`.
 #
@@ -394,7 +394,8 @@ run_rootless("busybox", ["sh", "-c", "id; echo uid_map: $(cat /proc/self/uid_map
 # - **runc** has the parent write: `update_uidmap`, `update_gidmap` and `update_setgroups` in
 #   `libcontainer/nsenter/nsexec.c`, in stage 0 while stage 1 waits on a socket; `try_mapping_tool` there calls newuidmap.
 #   The child then calls `setresuid(0, 0, 0)`, as you did.
-# - **crun**: `libcrun_set_usernamespace` in `src/libcrun/linux.c`; **LXC**: `lxc_map_ids` in `src/lxc/conf.c`.
+# - **crun**: `libcrun_set_usernamespace` in `src/libcrun/linux.c`; **LXC**: `lxc_map_ids` in
+#   `src/lxc/idmap_utils.c` (before LXC 6 in `conf.c`).
 # - Debian and Ubuntu let ordinary users make user namespaces; Ubuntu 24.04 only for programs with an AppArmor profile
 #   that says so (`kernel.apparmor_restrict_unprivileged_userns`); some servers set `user.max_user_namespaces` to 0. Each
 #   of these is because *being root of a namespace* lets one reach kernel code that one could not reach before.
