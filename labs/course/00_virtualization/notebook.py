@@ -187,7 +187,6 @@ for _ in range(3):
     if child == 0:
         time.sleep(60)
     children.append(child)
-time.sleep(0.5)
 
 
 def field(pid, file, name):
@@ -237,11 +236,11 @@ def memory_of(pid: int) -> int:
 # %%
 # %%isolated
 import subprocess
-import time
 
-CODE = "import os, time; x = b'x' * (32 << 20); os.fork(); os.fork(); time.sleep(60)"
-top = subprocess.Popen(["python3", "-c", CODE])
-time.sleep(1)
+CODE = "import os, time; x = b'x' * (32 << 20); os.fork(); os.fork(); print('here', flush=True); time.sleep(60)"
+top = subprocess.Popen(["python3", "-c", CODE], stdout=subprocess.PIPE)
+for _ in range(4):
+    top.stdout.readline()  # all four are there
 print(f"four processes with 32 MiB that they share: {memory_of(top.pid) / (1 << 20):.1f} MiB")
 
 # %% [markdown]
