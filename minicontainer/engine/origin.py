@@ -96,6 +96,13 @@ def note(store: Store, name: str, origin: Origin) -> None:
         os.rename(own, file)
 
 
+def forget(store: Store) -> None:
+    """Throw away what is noted; it is looked up again when it is wanted."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"{store.images}/noted"):
+            os.unlink(f"{store.images}/noted/{name}")
+
+
 def _note(store: Store, name: str) -> str:
     return f"{store.images}/noted/{name.replace('/', '+')[:200]}"
 
@@ -103,4 +110,4 @@ def _note(store: Store, name: str) -> str:
 def _index(store: Store) -> list[int]:
     """What tells one index.json from another: it is always replaced, and never written to."""
     status = os.stat(f"{store.images}/index.json")
-    return [status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
+    return [status.st_ino, status.st_mtime_ns, status.st_size]
