@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from minicontainer.cli.commands import _bytes, _engine, _let_interrupt, _print_rows, _printable
 from minicontainer.engine.errors import EngineError
@@ -14,10 +15,10 @@ from minicontainer.engine.images import told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from minicontainer.cli.arguments import Parser
-    from minicontainer.images.images import Image
+    from minicontainer.images.images import Image, Images
 
 Act = Callable[[argparse.Namespace], int]
 
@@ -36,14 +37,15 @@ def list_options(parser: Parser) -> None:
 
 
 def list_images(arguments: argparse.Namespace) -> int:
-    """``minicontainer images``: a line for each name of each image, the latest first."""
+    """``minicontainer images``: a line for each name of each image, the latest first; 1, if one cannot be read."""
     _let_interrupt()
     with told():
-        images = [*reversed(_engine(arguments).images().all())]
+        store = _engine(arguments).images()
+        images, code = [*reversed(store.all())], _say_unreadable(store)
         rows = [row for image in images for row in _names(image, arguments.repository)]
     if arguments.json:
         print(json.dumps([_row(*row) for row in rows], indent=2))
-        return 0
+        return code
     table = []
     for image, repository, tag in rows:
         identity = image.id if arguments.no_trunc else _short(image.id)
@@ -52,10 +54,21 @@ def list_images(arguments: argparse.Namespace) -> int:
     if arguments.quiet:
         for identity in dict.fromkeys(row[-3] for row in table):
             print(identity)
-        return 0
+        return code
     head = ("REPOSITORY", "TAG", *(["DIGEST"] if arguments.digests else []), "IMAGE ID", "CREATED", "SIZE")
     _print_rows([head, *table])
-    return 0
+    return code
+
+
+def _say_unreadable(images: Images) -> int:
+    """Name the images that cannot be read; 1, if there are any."""
+    from minicontainer.images.images import called
+
+    unreadable = images.unreadable()
+    for one, error in unreadable:
+        name = called(one)
+        print(f"minicontainer: image {name}: {error}; to give it up: minicontainer rmi {name}", file=sys.stderr)
+    return 1 if unreadable else 0
 
 
 def _names(image: Image, wanted: str | None) -> list[tuple[Image, str, str]]:
@@ -177,7 +190,7 @@ def history(arguments: argparse.Namespace) -> int:
             chosen = [images.find(name) for name in arguments.images] or images.all()
             for line in drawn(chosen, images.layers):
                 print(line)
-            return 0
+            return 0 if arguments.images else _say_unreadable(images)
         if len(arguments.images) != 1:
             raise EngineError("history: name one image, or draw several: minicontainer history --tree")
         steps = _steps_of(images.find(arguments.images[0]))
@@ -316,17 +329,34 @@ def save(arguments: argparse.Namespace) -> int:
                 save([*chosen.values()], images.content, sys.stdout.buffer, docker=docker)
                 sys.stdout.buffer.flush()
                 return 0
-            unfinished = f"{arguments.output}.{os.getpid()}"
             try:
-                with open(unfinished, "xb") as file:
+                with _whole(arguments.output) as file:
                     save([*chosen.values()], images.content, file, docker=docker)
-                os.rename(unfinished, arguments.output)
             except OSError as error:
                 raise EngineError(f"cannot write {arguments.output}: {error.strerror}") from None
-            finally:
-                if os.path.exists(unfinished):
-                    os.unlink(unfinished)
     return 0
+
+
+@contextlib.contextmanager
+def _whole(path: str) -> Iterator[BinaryIO]:
+    """A file to be written, which is there whole in the end, or as it was before. OSError.
+
+    What is no file, as a pipe or /dev/null, is not replaced by one, but written to.
+    """
+    place = os.path.realpath(path)  # not a link to it, either
+    if os.path.exists(place) and not os.path.isfile(place):
+        with open(place, "wb") as file:
+            yield file
+        return
+    unfinished = f"{place}.{os.getpid()}"
+    with open(unfinished, "xb") as file:
+        try:
+            yield file
+            file.flush()
+            os.rename(unfinished, place)
+        except BaseException:
+            os.unlink(unfinished)
+            raise
 
 
 def load_options(parser: Parser) -> None:

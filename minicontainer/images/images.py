@@ -108,7 +108,10 @@ class Images:
         return None
 
     def all(self) -> list[Image]:
-        """Every image, those with several names once, in the order in which they came. Raises ImageError."""
+        """Every image, those with several names once, in the order in which they came; but `unreadable` ones.
+
+        Raises ImageError: index.json is damaged.
+        """
         names = dict[str, list[str]]()
         index = self.content.descriptors()
         for one in index:
@@ -116,9 +119,21 @@ class Images:
         found = dict[str, Image]()
         for one in index:
             if one.digest not in found:
-                with contextlib.suppress(Unfit):  # of other platforms only
+                with contextlib.suppress(ImageError):
                     found[one.digest] = self.image(one, None, names[one.digest])
         return [*found.values()]
+
+    def unreadable(self) -> list[tuple[Descriptor, ImageError]]:
+        """What index.json names and cannot be read, and why. Raises ImageError: index.json is damaged."""
+        found = []
+        for one in self.content.descriptors():
+            try:
+                self.image(one)
+            except Unfit:  # of other platforms only
+                pass
+            except ImageError as error:
+                found.append((one, error))
+        return found
 
     def _by_id(self, digits: str) -> Image | None:
         matching = {image.id: image for image in self.all() if image.id[7:].startswith(digits)
@@ -210,9 +225,15 @@ class Images:
     def remove(self, text: str, users: Mapping[str, Collection[str]], *, force: bool = False) -> list[str]:
         """Take a name from an image, or with an id all; one without a name goes, unless containers are made of it.
 
-        `users`: image's id → names of containers. What was done, a line each. Raises ImageError.
+        One that cannot be read is of no use to anybody, and nobody can tell who is made of it: its name goes, with its
+        digest all of it. `users`: image's id → names of containers. What was done, a line each. Raises ImageError.
         """
-        image = self.find(text)
+        try:
+            image = self.find(text)
+        except ImageError:
+            if done := self._give_up(text):
+                return done
+            raise
         using = sorted(users.get(image.id, ()))
         all_names = next((one.names for one in self.all() if one.descriptor.digest == image.descriptor.digest), ())
         named = [name for name in image.names if name in all_names] if not _is_id_of(text, image) else [*all_names]
@@ -232,8 +253,31 @@ class Images:
             done.append(f"Deleted: {image.id}")
         return done
 
+    def _give_up(self, text: str) -> list[str]:
+        """Take what cannot be read out of the index, by its name or by the beginning of its digest: what was done."""
+        lost = {one.digest for one, _ in self.unreadable()}
+        name = "" if _may_be_id(text) and len(text) >= 64 else parse_reference(text).canonical
+        done = []
+        if name and any(
+            one.digest in lost for one in self.content.descriptors() if one.annotations.get(REF_NAME) == name
+        ):
+            self.content.untag(name)
+            done.append(f"Untagged: {parse_reference(name).familiar}")
+        elif _may_be_id(text):
+            digits = text.removeprefix("sha256:")
+            matching = [digest for digest in lost if digest.partition(":")[2].startswith(digits)]
+            if len(matching) == 1:
+                self.content.drop(matching[0])
+        left = {one.digest for one in self.content.descriptors()}
+        return done + [f"Deleted: {digest}" for digest in sorted(lost - left)]
+
     def prune(self, users: Mapping[str, Collection[str]], *, unused: bool = False) -> list[str]:
-        """Take images out of the index that have no name or, `unused`, that no container is made of."""
+        """Take images out of the index that have no name or, `unused`, that no container is made of.
+
+        Raises ImageError: one of them cannot be read, and nothing was done.
+        """
+        for one, error in self.unreadable():
+            raise _nobody_knows(one, error)
         done = []
         for image in self.all():
             if image.id not in users and (unused or not image.names):
@@ -260,9 +304,7 @@ class Images:
                     for config in configs:
                         layers |= {each.partition(":")[2] for each in read_config(self.content.read(config)).diff_ids}
                 except ImageError as error:
-                    raise ImageError(
-                        f"nothing is removed while an image cannot be read, as nobody knows what it needs: {error}"
-                    ) from None
+                    raise _nobody_knows(one, error) from None
                 blobs |= {part.digest for part in parts}
             freed = self.content.collect(blobs)[1]
             if everything:
@@ -311,7 +353,7 @@ class Images:
                 except Unfit:
                     pass
                 except ImageError as error:
-                    yield Damage(f"image {one.annotations.get(REF_NAME, one.digest)}: {error}")
+                    yield Damage(f"image {called(one)}: {error}")
         for name in sorted(os.listdir(self.layers)) if os.path.isdir(self.layers) else ():
             if len(name) == 64 and set(name) <= _HEX and not self._is_as_unpacked(name):
                 standing = sorted(layers_in_use.get(name, ()))
@@ -334,10 +376,10 @@ class Images:
         return names
 
     def _needed_by(self) -> dict[str, list[str]]:
-        """Digest → the images that need it, as far as they can be read."""
+        """Digest → what the images are called that need it, as far as they can be read."""
         needed = dict[str, list[str]]()
         for one in self.content.descriptors():
-            name = one.annotations.get(REF_NAME, one.digest)
+            name = called(one)
             needed.setdefault(one.digest, []).append(name)
             with contextlib.suppress(ImageError):
                 for part in self.content.parts(one):
@@ -421,6 +463,19 @@ def disk_usage(directory: str) -> int:
     return total
 
 
+def _nobody_knows(one: Descriptor, error: ImageError) -> ImageError:
+    return ImageError(
+        f"nothing is removed while image {called(one)} cannot be read, as nobody knows what it needs: {error}; "
+        f"to give it up: minicontainer rmi {called(one)}"
+    )
+
+
+def called(one: Descriptor) -> str:
+    """What `rmi` knows it by: its name, or the beginning of its digest."""
+    name = one.annotations.get(REF_NAME, "")
+    return parse_reference(name).familiar if name else one.digest.partition(":")[2][:12]
+
+
 def _may_be_id(text: str) -> bool:
     digits = text.removeprefix("sha256:")
     return 0 < len(digits) <= 64 and set(digits) <= _HEX
@@ -458,11 +513,10 @@ def _containers(names: Sequence[str]) -> str:
 
 
 def _pull(names: Sequence[str]) -> str:
-    """What to do about a blob that is gone."""
-    familiar = []
-    for name in names:
-        with contextlib.suppress(ImageError):
-            familiar.append(parse_reference(name).familiar)
-    if not familiar:
-        return "no image needs it; minicontainer image prune" if not names else "an image without a name needs it"
-    return f"{', '.join(familiar)} cannot do without; after --repair: minicontainer pull {familiar[0]}"
+    """What to do about a blob that is gone: `names` are what the images are called that need it."""
+    if not names:
+        return "no image needs it; minicontainer image prune"
+    named = [name for name in names if not _may_be_id(name)]
+    if not named:
+        return f"image {names[0]}, which has no name, cannot do without; to give it up: minicontainer rmi {names[0]}"
+    return f"{', '.join(names)} cannot do without; after --repair: minicontainer pull {named[0]}"

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tarfile
 from pathlib import Path
@@ -409,6 +410,31 @@ def test_nothing_is_removed_while_an_image_cannot_be_read(own: Command) -> None:
     assert sorted(os.listdir(own.root / "layers")) == before
 
 
+@pytest.mark.parametrize("name", ["x:1", ""])
+def test_an_image_that_cannot_be_read_is_in_nobodys_way(own: Command, name: str) -> None:
+    """The others are listed and removed as ever, and it can be given up, also without a name."""
+    lost = userland()
+    load(own, lost, "x:1")
+    if not name:
+        load(own, userland(Env=["A=1"]), "x:1")
+    load(own, userland({"n": b"1"}), "y:1")
+    load(own, userland({"n": b"2"}), "z:1")
+    (own.root / "images/blobs/sha256" / lost.id[7:]).unlink()
+
+    done = own("images")
+    assert done.returncode == 1 and re.search("^y +1 ", done.stdout, re.M) and " is missing" in one_line(done.stderr)
+    called = one_line(done.stderr).split()[-1]
+    assert called == name or (not name and re.fullmatch("[0-9a-f]{12}", called))
+    assert own("system", "check").stdout.count(f"rmi {called}" if not name else "pull x:1") == 1
+    assert said(own("rmi", "y:1")).startswith("Untagged: y:1\nDeleted: ")
+    assert "Images" in said(own("system", "df"))
+    done = own("image", "prune", "-a")
+    assert (done.returncode, f"rmi {called}" in one_line(done.stderr)) == (125, True)
+    assert "Deleted: sha256:" in said(own("rmi", called))
+    assert ("z", "1") in listed(own) and said(own("system", "check")) == ""
+    assert not (own.root / "layers" / digest_of(userland({"n": b"1"}).tars[1])[7:]).exists()  # what was left until now
+
+
 # No space
 
 
@@ -460,6 +486,22 @@ def test_save_is_whole_or_not_there(own: Command, tmp_path: Path) -> None:
     done = own("save", "-o", tmp_path / "y.tar", "x:1")
     assert done.returncode == 125 and "missing" in one_line(done.stderr)
     assert sorted(path.name for path in tmp_path.glob("*.tar*")) == ["x.tar"]
+
+
+def test_save_replaces_files_only(own: Command, tmp_path: Path) -> None:
+    """A pipe, a device stays what it is; so does a symbolic link, and its file gets the archive."""
+    load(own, userland(), "x:1")
+    device = tmp_path / "null"
+    os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    said(own("save", "-o", device, "x:1"))
+    assert device.is_char_device() and device.stat().st_rdev == os.makedev(1, 3)
+    (tmp_path / "real.tar").touch()
+    (tmp_path / "link.tar").symlink_to("real.tar")
+    said(own("save", "-o", tmp_path / "link.tar", "x:1"))
+    assert (tmp_path / "link.tar").is_symlink() and tarfile.is_tarfile(tmp_path / "real.tar")
+    done = own("save", "-o", tmp_path, "x:1")
+    assert done.returncode == 125 and "directory" in one_line(done.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.tar", "null", "own", "real.tar"]
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed: it reads and writes what we do")
