@@ -11,12 +11,14 @@ https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md; moby, 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from minicontainer.images.compression import decompress
 from minicontainer.images.content import ContentStore
 from minicontainer.images.documents import (
     DOCUMENT_LIMIT,
@@ -36,19 +38,24 @@ from minicontainer.images.documents import (
 from minicontainer.images.errors import ImageError
 from minicontainer.images.images import Image, Images
 from minicontainer.images.references import Reference, is_digest, parse_reference, shown
+from minicontainer.linux import tar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import bz2
+    import lzma
     from typing import Any, BinaryIO
 
 CONTAINERD_NAME = "io.containerd.image.name"
 """The annotation that holds an image's whole name in what docker writes."""
 
 _CHUNK = 1 << 20
-_PIECE = 1 << 16
-"""Bytes that are passed on at once: where the archive is cut off, those of the last piece are lost."""
 _MOST = 1 << 16
 """Files in an archive."""
+_LONGEST = 4096
+"""Characters of a file's name in an archive."""
+_MEMORY = 256 << 20
+"""Bytes that xz may take: `xz -9` wants a quarter of that of whoever reads what it wrote."""
 _DOCUMENTS = ("index.json", "manifest.json", "oci-layout")
 _NEEDLESS = ("VERSION", "json", "repositories")
 """What old archives have beside, for docker before 1.10."""
@@ -68,17 +75,17 @@ def save(images: Sequence[Image], content: ContentStore, file: BinaryIO, *, dock
         for image in images
         for name in image.names or ("",)
     ]
-    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as tar:
-        _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        _add(tar, "index.json", encode(Index(tuple(named))))
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as archive:
+        _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _add(archive, "index.json", encode(Index(tuple(named))))
         if docker:
-            _add(tar, "manifest.json", json.dumps([*map(_dockers, images)], separators=(",", ":")).encode())
+            _add(archive, "manifest.json", json.dumps([*map(_dockers, images)], separators=(",", ":")).encode())
         for digest in sorted(blobs):
             fd = content.open(digest)
             with open(fd, "rb") as blob:
                 if os.fstat(fd).st_size != blobs[digest].size:
                     raise ImageError(f"blob {digest} is damaged; see: minicontainer system check")
-                tar.addfile(_member(_path(digest), blobs[digest].size), blob)
+                archive.addfile(_member(_path(digest), blobs[digest].size), blob)
 
 
 def _annotations(name: str) -> dict[str, str]:
@@ -96,10 +103,10 @@ def _path(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     import io
 
-    tar.addfile(_member(name, len(content)), io.BytesIO(content))
+    archive.addfile(_member(name, len(content)), io.BytesIO(content))
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
@@ -109,6 +116,37 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 
 
 # Reading
+
+
+def _uncompressed(file: BinaryIO) -> Iterator[bytes]:
+    """What is in an archive, as docker takes it: compressed by any of four methods, or not at all.
+
+    Raises ImageError: corrupt, or cut off; OSError.
+    """
+    first = file.read(_CHUNK)
+    pieces = itertools.chain([first], iter(lambda: file.read(_CHUNK), b""))
+    decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor
+    errors: type[Exception]
+    if first.startswith(b"BZh"):
+        import bz2
+
+        decompressor, errors = bz2.BZ2Decompressor(), OSError
+    elif first.startswith(b"\xfd7zXZ\0"):
+        import lzma
+
+        decompressor, errors = lzma.LZMADecompressor(memlimit=_MEMORY), lzma.LZMAError
+    else:
+        yield from decompress(pieces)
+        return
+    for piece in pieces:
+        while not decompressor.eof and (piece or not decompressor.needs_input):
+            try:
+                data = decompressor.decompress(piece, _CHUNK)
+            except errors as error:
+                raise ImageError(f"this is no whole archive of images: {error}") from None
+            piece = b""
+            if data:
+                yield data
 
 
 class Loaded:
@@ -128,15 +166,8 @@ def load(
     with images.content.sharing():
         archive = _Archive(images.content)
         try:
-            with tarfile.open(fileobj=file, mode="r|*", bufsize=_CHUNK) as tar:
-                archive.take(tar)
-        except (tarfile.TarError, EOFError) as error:
-            raise ImageError(f"this is no whole archive of images: {shown(str(error))}") from None
-        except OSError as error:
-            if error.errno is None:  # of a decompressor
-                raise ImageError(f"this is no whole archive of images: {shown(str(error))}") from None
-            raise
-        except ValueError as error:  # of a decompressor, or of a header
+            archive.take(tar.read(_uncompressed(file)))
+        except ValueError as error:  # a TarError, or one of Python's
             raise ImageError(f"this is no whole archive of images: {shown(str(error))}") from None
         loaded = [Loaded(images.image(one, platform), names) for one, names in archive.images(images, platform)]
         if not loaded:
@@ -164,26 +195,26 @@ class _Archive:
         self._files = dict[str, Descriptor]()
         self._links = dict[str, str]()
 
-    def take(self, tar: tarfile.TarFile) -> None:
+    def take(self, entries: Iterable[tar.Entry]) -> None:
         """Read it once, from its beginning to its end."""
-        for number, member in enumerate(tar):
+        for number, entry in enumerate(entries):
             if number == _MOST:
                 raise ImageError(f"the archive has more than {_MOST} files: that is no archive of images")
-            name = posixpath.normpath(member.name)
-            if member.issym():
-                self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-            elif member.islnk():
-                self._links[name] = posixpath.normpath(member.linkname)
-            elif member.isreg():
-                source = tar.extractfile(member)
-                assert source is not None
-                self._file(name, member.size, source)
+            if max(len(entry.name), len(entry.link)) > _LONGEST:
+                raise ImageError(f"the archive has a file whose name is longer than {_LONGEST} characters")
+            name = posixpath.normpath(entry.name)
+            if entry.kind == tar.SYMLINK:
+                self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
+            elif entry.kind == tar.LINK:
+                self._links[name] = posixpath.normpath(entry.link)
+            elif entry.kind == tar.FILE:
+                self._file(name, entry.size, _content(entry))
 
-    def _file(self, name: str, size: int, source: Any) -> None:
+    def _file(self, name: str, size: int, content: Iterator[memoryview]) -> None:
         if name in _DOCUMENTS:
             if size > DOCUMENT_LIMIT:
                 raise ImageError(f"{name} has {size} bytes: more than {DOCUMENT_LIMIT >> 20} MiB are not read")
-            self._documents[name] = source.read()
+            self._documents[name] = b"".join(content)
         elif name.startswith("blobs/"):
             digest = name.removeprefix("blobs/").replace("/", ":", 1)
             if not is_digest(digest):
@@ -191,13 +222,13 @@ class _Archive:
             descriptor = Descriptor("", digest, size)
             with self._content.ingest(descriptor) as writer:
                 there = writer.offset  # of an earlier attempt: passed over
-                for chunk in _chunks(source):
+                for chunk in content:
                     writer.write(chunk[there:])
                     there = max(0, there - len(chunk))
             self._files[name] = descriptor
         elif posixpath.basename(name) not in _NEEDLESS:
             with self._content.receive() as reception:
-                for chunk in _chunks(source):
+                for chunk in content:
                     reception.write(chunk)
             self._files[name] = Descriptor("", reception.digest, reception.size)
 
@@ -287,9 +318,15 @@ def _name_of(descriptor: Descriptor) -> Reference | None:
     return None
 
 
-def _chunks(source: Any) -> Iterable[bytes]:
-    while chunk := source.read(_PIECE):
-        yield chunk
+def _content(entry: tar.Entry) -> Iterator[memoryview]:
+    end = 0
+    for offset, data in entry.content():
+        if offset != end:
+            break
+        yield data
+        end += len(data)
+    if end != entry.size:
+        raise ImageError(f"the archive has a file with holes, {shown(entry.name)}: images have none in their archives")
 
 
 def _text(value: object) -> str:

@@ -195,6 +195,45 @@ def test_what_is_no_archive(images: Images, raw: bytes) -> None:
         taken(images, raw)
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "told"),
+    [
+        (tarfile.XHDTYPE, 2 << 20, "bytes of headers before an entry"),
+        (tarfile.XGLTYPE, 2 << 20, "bytes of headers before an entry"),
+        (tarfile.GNUTYPE_LONGNAME, 2 << 20, "bytes of headers before an entry"),
+        (tarfile.GNUTYPE_LONGNAME, 5000, "longer than 4096 characters"),
+        (tarfile.GNUTYPE_LONGLINK, 5000, "longer than 4096 characters"),
+    ],
+)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, bz2.compress])
+def test_headers_do_not_fill_the_memory(
+    images: Images, kind: bytes, size: int, told: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """A few MB of an archive may become many GB of a name, which whoever asks for one has to take in whole."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, size
+    archive = header.tobuf(tarfile.USTAR_FORMAT) + b"x" * size + b"\0" * (-size % 512) + MADE.layout("x:1")
+    with pytest.raises(ImageError, match=told):
+        taken(images, compress(archive))
+    assert images.content.descriptors() == []
+
+
+def test_a_file_with_holes_is_no_part_of_an_image(images: Images) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("VERSION.sparse")
+        member.size = 1024
+        member.pax_headers = {
+            "GNU.sparse.size": "1048576",
+            "GNU.sparse.numblocks": "1",
+            "GNU.sparse.map": "1047552,1024",
+        }
+        archive.addfile(member, io.BytesIO(b"x" * 1024))
+    with pytest.raises(ImageError, match="with holes, VERSION"):
+        taken(images, buffer.getvalue())
+    assert images.content.blobs() == {} and os.listdir(f"{images.content.directory}/ingest") == []
+
+
 def test_layers_and_configuration_that_do_not_fit(images: Images) -> None:
     other = Made([{"a": b"a"}])
     archive = tar_of(
