@@ -496,7 +496,7 @@ def prune_all(arguments: argparse.Namespace) -> int:
             return 1
     engine = _engine(arguments)
     engine.store.prepare()
-    for config, state in engine.containers():
+    for config, state in reversed(engine.containers()):  # the latest first: clones before what they were made of
         if state.status not in ("running", "starting"):
             try:
                 engine.remove(config)

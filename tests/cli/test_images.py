@@ -278,6 +278,17 @@ def test_system_prune(own: Command) -> None:
     assert "Deleted" in said(own("system", "prune", "-a"))
 
 
+def test_system_prune_removes_clones_and_what_they_were_made_of(own: Command) -> None:
+    load(own, userland(Env=["PATH=/bin"]), "x:1")
+    said(own("create", "--name", "c1", *QUIET, "x:1", "true"))
+    said(own("clone", "c1", "c2"))
+    said(own("clone", "c2", "c3"))
+    assert said(own("system", "prune")).startswith(
+        "".join(f"Removed container: {name}\n" for name in ("c3", "c2", "c1"))
+    )
+    assert own.containers() == []
+
+
 def test_many_at_the_same_time(own: Command, tmp_path: Path) -> None:
     """Four load two images that share a layer, two prune, and all that is left is whole."""
     made = [userland({"n": b"1"}, Env=["PATH=/bin"]), userland({"n": b"2"}, Env=["PATH=/bin"])]
