@@ -456,8 +456,14 @@ class Registry:
         """In our words and the registry's."""
         said, code = self._said(response)
         if response.status in (401, 403):
-            who = "not allowed to" if self._who() else "nobody there, log in with: minicontainer login " + self.name
-            said = f"{said}; we are {who}"
+            login, asked = self._who(), response.headers.get("WWW-Authenticate", "")
+            if not login:
+                who = f"we are nobody there, log in with: minicontainer login {self.name}"
+            elif response.status == 401 and asked.lower().startswith("basic"):  # of a token, the password was accepted
+                who = f"it refuses the password of {login.user}, log in with: minicontainer login {self.name}"
+            else:
+                who = "we are not allowed to"
+            said = f"{said}; {who}"
         return RegistryError(f"cannot {what} {self.name}: {said}", response.status, code)
 
     def _said(self, response: BaseHTTPResponse) -> tuple[str, str]:

@@ -55,7 +55,7 @@ def test_a_password_from_docker_s_file(
     pulled(odd, store, clients)
     assert len(odd.asked("GET", "token")) == (2 if auth == "token" else 0), "one token does for the whole pull"
     docker(home, {"auths": {odd.name: {"username": "student", "password": "wrong"}}})
-    with pytest.raises(ImageError, match=r"refuses the password of student|not allowed to"):
+    with pytest.raises(ImageError, match=r"refuses the password of student"):
         pulled(odd, store, clients)
 
 
@@ -244,7 +244,7 @@ def test_no_pull_without_who_may(odd: OddRegistry, store: ContentStore, clients:
         ImageError, match=r"cannot get box:1 from .*we are nobody there, log in with: minicontainer login"
     ):
         pulled(odd, store, clients)
-    with pytest.raises(ImageError, match=r"authentication required; we are not allowed to"):
+    with pytest.raises(ImageError, match=r"authentication required; it refuses the password of student"):
         pull(parse_reference(f"{odd.name}/box:1"), store, clients(odd.name, login=Login("student", "wrong")))
 
 

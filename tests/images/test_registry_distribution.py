@@ -111,7 +111,7 @@ def test_a_registry_with_passwords(
         ImageError, match=r"authentication required; we are nobody there, log in with: minicontainer login"
     ):
         pull(reference, store, clients(distribution.name))
-    with pytest.raises(ImageError, match=r"we are not allowed to"):
+    with pytest.raises(ImageError, match=r"refuses the password of student"):
         pull(reference, store, clients(distribution.name, login=Login("student", "wrong")))
     student = Login("student", "secret")
     descriptor = pull(reference, store, clients(distribution.name, login=student))
