@@ -44,9 +44,8 @@ def _as_container_root(act: str, *arguments: object) -> str:
 
 def serve(act: str, arguments: str) -> None:
     """The process that does it: a child in the user namespace acts, we write its maps."""
-    import shutil
-
     from minicontainer.engine.snapshots import acts
+    from minicontainer.engine.store import remove_tree
     from minicontainer.linux import Namespace
     from minicontainer.runtime.users import rootless_maps
     from minicontainer.steps import Steps
@@ -57,7 +56,7 @@ def serve(act: str, arguments: str) -> None:
     def inside() -> int:
         os.close(tell)
         os.read(mapped, 1)
-        known: dict[str, Callable[..., object]] = {"remove": shutil.rmtree, **acts(steps)}
+        known: dict[str, Callable[..., object]] = {"remove": remove_tree, **acts(steps)}
         try:
             steps.become_root()
             known[act](*json.loads(arguments))

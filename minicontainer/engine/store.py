@@ -493,7 +493,7 @@ class Store:
         with contextlib.suppress(OSError):
             os.chmod(f"{directory}/work/work", 0o700)
         try:
-            _remove_tree(directory)
+            remove_tree(directory)
         except PermissionError:
             from minicontainer.engine.removal import remove_as_container_root
 
@@ -510,17 +510,44 @@ def _recorded(attended: int) -> tuple[bool, int | None]:
     return text.startswith("started"), int(code) if code.isdecimal() else None
 
 
-def _remove_tree(directory: str) -> None:
+def remove_tree(directory: str) -> None:
     """rm -r, following no link; what somebody else removes meanwhile is as good.
 
-    shutil.rmtree does it as well, and takes as long to import as a container to start.
+    A directory that is not empty has its own directories moved to the top, where their turn comes: however deep a
+    container has made them, no path is too long for the kernel, and no more than two are open. shutil.rmtree goes to
+    their depth, and takes as long to import as a container to start.
     """
     with contextlib.suppress(FileNotFoundError):
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    _remove_tree(entry.path)
-                else:
+        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while inner := _remove_files(top):
+                for name in inner:
                     with contextlib.suppress(FileNotFoundError):
-                        os.unlink(entry.path)
+                        _remove_level(name, top)
+        finally:
+            os.close(top)
         os.rmdir(directory)
+
+
+def _remove_level(name: str, top: int) -> None:
+    """Remove a directory in the directory `top`; those in it are then there."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        for inner in _remove_files(fd):
+            os.rename(inner, os.urandom(8).hex(), src_dir_fd=fd, dst_dir_fd=top)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=top)
+
+
+def _remove_files(directory: int) -> list[str]:
+    """Remove all in an open directory that is no directory itself. Returns the names of those that are."""
+    inner = list[str]()
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(entry.name)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=directory)
+    return inner

@@ -432,35 +432,61 @@ def fingerprint(directory: str) -> str:
     from minicontainer.linux import in_user_namespace
 
     sum, owned = hashlib.sha256(), os.geteuid() == 0 and not in_user_namespace()
-    waiting, top = [directory], len(os.fsencode(directory))
-    while waiting:
-        place = waiting.pop()
-        with os.scandir(os.fsencode(place)) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                status = entry.stat(follow_symlinks=False)
-                size = 0 if entry.is_dir(follow_symlinks=False) else status.st_size
-                owner = (status.st_uid, status.st_gid) if owned else (0, 0)
-                about = (status.st_mode, *owner, size, status.st_mtime_ns, status.st_rdev)
-                sum.update(b"%b/%b %o %d %d %d %d %d\n" % (os.fsencode(place)[top:], entry.name, *about))
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(os.fsdecode(entry.path))
+    for path, entries in _directories(directory):
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            size = 0 if entry.is_dir(follow_symlinks=False) else status.st_size
+            owner = (status.st_uid, status.st_gid) if owned else (0, 0)
+            about = (status.st_mode, *owner, size, status.st_mtime_ns, status.st_rdev)
+            sum.update(b"%b%b %o %d %d %d %d %d\n" % (os.fsencode(path), os.fsencode(entry.name), *about))
     return sum.hexdigest()
 
 
 def disk_usage(directory: str) -> int:
     """Bytes of the disk that a tree takes, what has several names once; du(1)."""
     total, seen = 0, set[tuple[int, int]]()
-    waiting = [directory]
-    while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
+    for _, entries in _directories(directory, patient=True):
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
                 if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
                     seen.add((status.st_dev, status.st_ino))
                     total += status.st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
     return total
+
+
+def _directories(top: str, *, patient: bool = False) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """(path below the top, with a "/" at its end; what is in it) for each directory of a tree.
+
+    One open in the other, for whoever made the tree may have made longer paths than the kernel takes (PATH_MAX).
+    `patient`: what may not be looked into, or is gone by now, is passed over. Raises OSError.
+    """
+    way: list[tuple[int, str, Iterator[str]]] = []
+    waiting: tuple[str, str, int | None] | None = (top, "", None)
+    try:
+        while waiting or way:
+            if waiting:
+                (name, path, parent), waiting = waiting, None
+                try:
+                    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+                except OSError:
+                    if not patient:
+                        raise
+                    continue
+                with os.scandir(fd) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+                way.append((fd, path, iter([entry.name for entry in entries if entry.is_dir(follow_symlinks=False)])))
+                yield path, entries
+                continue
+            fd, path, names = way[-1]
+            inner = next(names, None)
+            if inner is None:
+                os.close(way.pop()[0])
+            else:
+                waiting = (inner, f"{path}{inner}/", fd)
+    finally:
+        for fd, _, _ in way:
+            os.close(fd)
 
 
 def _nobody_knows(one: Descriptor, error: ImageError) -> ImageError:

@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -402,6 +403,25 @@ def test_a_layer_that_was_changed_is_found_and_unpacked_anew(own: Command, chang
     assert said(own("start", "-a", "c1")) == "1"
     assert said(own("system", "check")) == ""
     own("rm", "c1")
+
+
+def test_paths_longer_than_the_kernel_takes(own: Command) -> None:
+    deep = "/".join(["n" * 200] * 30)
+    load(own, userland({f"{deep}/f": b"1"}, Env=["PATH=/bin"]), "x:1")
+    assert said(own("run", "--rm", *QUIET, "x:1", "echo", "up")) == "up\n"
+    assert said(own("system", "check")) == "" and "Layers" in said(own("system", "df"))
+    assert "Deleted" in said(own("rmi", "x:1"))
+    assert [name for name in os.listdir(own.root / "layers") if name != "lock"] == []
+
+
+def test_a_container_that_has_made_very_deep_directories_is_removed(own: Command) -> None:
+    deeper = "import os\nfor _ in range(3000): os.mkdir('nnnn'); os.chdir('nnnn')"
+    load(own, userland(Env=["PATH=/bin"]), "x:1")
+    said(own("create", "--name", "c1", *QUIET, "x:1", "true"))
+    [upper] = own.root.glob("containers/*/upper")
+    subprocess.run([sys.executable, "-Sc", deeper], cwd=upper, check=True, timeout=60)
+    said(own("system", "df"))
+    assert said(own("rm", "c1")) == "c1\n" and own.containers() == []
 
 
 def test_nothing_is_removed_while_an_image_cannot_be_read(own: Command) -> None:
