@@ -26,10 +26,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from typing import Any
 
+    from minicontainer.engine.committing import Wishes
+    from minicontainer.engine.making import Making
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
     from minicontainer.images.documents import Descriptor, Platform
-    from minicontainer.images.images import Images
+    from minicontainer.images.images import Image, Images
     from minicontainer.images.references import Reference
     from minicontainer.images.registry import Registry
     from minicontainer.images.transfer import Progress
@@ -470,6 +472,10 @@ class Engine:
 
             with told():
                 done += self.networks().repair()
+        if os.path.isdir(f"{self.store.root}/mounts"):
+            from minicontainer.engine import image_mounts
+
+            done += image_mounts.repair(self.store)
         return done
 
     # Images
@@ -539,6 +545,30 @@ class Engine:
             self._remove(config, force=True)
             raise
         return config
+
+    # Images made of containers, and files in and out of them: `engine.committing`, `engine.copying`, `engine.making`
+
+    def commit(self, config: Config, wishes: Wishes) -> Image:
+        """Make an image of what a container is, or was in a snapshot. Raises EngineError.
+
+        One that runs stands still for the moment, unless that is not wished.
+        """
+        from minicontainer.engine.committing import commit_container
+
+        return commit_container(self._taking(), config, wishes)
+
+    def changes(self, config: Config) -> list[tuple[str, str]]:
+        """What a container has changed of its image: ("A", "C" or "D", path). Raises EngineError."""
+        from minicontainer.engine.committing import changes
+
+        return changes(self._taking(), config)
+
+    def making(self) -> Making:
+        """What images are made with. Raises EngineError: no place for them."""
+        from minicontainer.engine.making import Making
+
+        self.store.prepare()
+        return Making(self.store, self._steps, self._steps_path, self.warn)
 
     def _taking(self) -> Taking:
         from minicontainer.engine.snapshots import Taking

@@ -223,3 +223,28 @@ def _told(digest: Any, ended: bool) -> str:
     if not ended:
         raise ValueError("not everything has been read")
     return f"sha256:{digest.hexdigest()}"
+
+
+class LayerWriter:
+    """A file to which a layer's uncompressed tar is written: `blob` gets it compressed, and we know its diff ID.
+
+    The counterpart of `LayerReader`, for layers that are made here. `finish` it.
+    """
+
+    def __init__(self, blob: Any, method: str = GZIP) -> None:
+        self.method = method
+        self._blob, self._compressor = blob, None if method == NONE else _compressor(method)
+        self._uncompressed = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Take in some more of the tar."""
+        self._uncompressed.update(data)
+        if out := self._compressor.compress(data) if self._compressor else data:
+            self._blob.write(out)
+        return len(data)
+
+    def finish(self) -> str:
+        """The digest of the uncompressed bytes; the last of the compressed are written by now."""
+        if self._compressor and (out := self._compressor.flush()):
+            self._blob.write(out)
+        return f"sha256:{self._uncompressed.hexdigest()}"
