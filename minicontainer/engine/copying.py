@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STREAM = "-"
 """In place of a path outside: an archive from standard input, or to standard output."""
 
+
 class Place(Record):
     """Where something is to be copied from, or to."""
 
@@ -82,9 +83,7 @@ Result = Callable[[], list[str]]
 """Waits for an errand, and returns what could not be copied."""
 
 
-def _copy_in(
-    taking: Taking, source: Place, target: Place, owner: Owner, follow: bool, stdin: IO[bytes] | None
-) -> None:
+def _copy_in(taking: Taking, source: Place, target: Place, owner: Owner, follow: bool, stdin: IO[bytes] | None) -> None:
     with piped() as (read, write), _receiving(taking, target, read, owner, [write], source.is_stream) as received:
         read.close()
         lost = list[str]()

@@ -47,7 +47,7 @@ def mount_image(store: Store, steps: Steps, steps_path: str | None, text: str, d
         raise EngineError(f"image mount: there is no directory {directory}: make it first")
     with _lock(store), sharing(store):
         if any(one.directory == place for one in _recorded(store)) and _is_mounted(store, place):
-            raise EngineError(f"image mount: an image is mounted at {place} already: minicontainer image unmount {place}")
+            raise EngineError(f"an image is mounted at {place} already; first: minicontainer image unmount {place}")
         origin = obtain(store, steps, steps_path, text, "", IF_MISSING)
         mount = ImageMount(place, text, origin.image_id, origin.layers)
         files.replace(_record(store, place), json.dumps(mount.asdict()))

@@ -28,8 +28,8 @@ from minicontainer.linux import (
     AT_RECURSIVE,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
-    OPEN_TREE_CLONE,
     MS_NODEV,
+    OPEN_TREE_CLONE,
     MountAttr,
     Namespace,
     birth_of,
@@ -172,9 +172,9 @@ def _answer(write: int, act: Callable[[], Any]) -> None:
         answer = {"error": str(error), "exit_code": 125}
     except (RecursionError, ImportError, LookupError) as error:
         answer = {"error": f"{type(error).__name__}: {error}", "exit_code": 125}
-    text = json.dumps(answer).encode()
-    while text:
-        text = text[os.write(write, text) :]
+    left = json.dumps(answer).encode()
+    while left:
+        left = left[os.write(write, left) :]
 
 
 def _bear(steps: Steps, main: Callable[[], int], mapped: bool) -> int:

@@ -455,7 +455,7 @@ def _is_locked(directory: str) -> bool:
 
 def _containers(names: Sequence[str]) -> str:
     if names[0].startswith("/"):
-        return f"its files being mounted at {names[0]} (minicontainer image unmount {names[0]})"
+        return f"the mount at {names[0]}"
     return f"container {names[0]}" if len(names) == 1 else f"containers {', '.join(names)}"
 
 

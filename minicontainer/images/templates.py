@@ -75,10 +75,11 @@ def plain(file: IO[bytes]) -> Iterator[bytes]:
         import bz2
         import lzma
 
-        opened: Any = bz2.BZ2File(rest) if beginning[:1] == b"B" else lzma.LZMAFile(rest)  # type: ignore[arg-type]
+        kind: Any = bz2.BZ2File if beginning[:1] == b"B" else lzma.LZMAFile
         try:
-            while piece := opened.read(_PIECE):
-                yield piece
+            with kind(rest) as opened:
+                while piece := opened.read(_PIECE):
+                    yield piece
         except (OSError, EOFError, lzma.LZMAError) as error:
             raise ImageError(f"the archive is corrupt or cut off: {error}") from None
         return
@@ -216,7 +217,7 @@ def of_packages(
     if not fresh and (made := _noted(images, note)):
         return named(images, made, reference)
     what = f"{wanted.distribution} {wanted.suite}"
-    settings = {"Env": [f"PATH={_PATH}"], "Cmd": ["bash" if wanted.variant != "custom" else "sh"]}
+    settings = {"Env": [f"PATH={_PATH}"], "Cmd": ["sh" if wanted.variant in ("custom", "extract") else "bash"]}
     with clean(images), _apart(images) as place:
 
         def pack(layer: Any) -> None:
@@ -241,10 +242,10 @@ def _completed(wanted: Packages) -> Packages:
         raise ImageError(f'there is no builder "{shown(wanted.builder)}"; there are {", ".join(BUILDERS)}')
     builders = [one for one in ((wanted.builder,) if wanted.builder else BUILDERS) if shutil.which(one, path=_path())]
     if not builders:
-        raise ImageError(f"no {wanted.builder or ' and no '.join(BUILDERS)} is installed here: as root: apt-get install "
-                         f"{wanted.builder or BUILDERS[0]}")  # fmt: skip
+        missing = wanted.builder or " and no ".join(BUILDERS)
+        raise ImageError(f"no {missing} is installed here: as root: apt-get install {wanted.builder or BUILDERS[0]}")
     if builders[0] == "debootstrap" and os.geteuid() != 0:
-        raise ImageError("debootstrap wants to be run by root; mmdebstrap does not: as root: apt-get install mmdebstrap")
+        raise ImageError("debootstrap wants to be run by root; what does not: as root: apt-get install mmdebstrap")
     host: dict[str, str] = {}
     with contextlib.suppress(OSError):
         host = platform.freedesktop_os_release()
@@ -307,12 +308,13 @@ def _building(command: list[str], place: str, patience: float) -> Iterator[Itera
     if os.geteuid() == 0:
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
     until, tool = time.monotonic() + patience, next(one for one in command if one in BUILDERS)
+    settings = {"PATH": _path(), "TMPDIR": place, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     log = f"{place}/log"
     with open(log, "wb") as said:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True,
-            env={**os.environ, "PATH": _path(), "TMPDIR": place, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
+            env={**os.environ, **settings},
         )  # fmt: skip
     assert process.stdout is not None
     try:

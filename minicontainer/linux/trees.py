@@ -1,7 +1,7 @@
 """Trees of files into tar archives, and out of them, while somebody else may be changing the tree and mean harm by it.
 
 openat(2), xattr(7), fstatfs(2). Names are looked up one at a time, in directories that are open, and what was opened is
-looked at again before it is believed. Nothing is looked up in /proc, so all this works under a root where there is none.
+looked at again before it is believed. Nothing is looked up in /proc, so this works under a root where there is none.
 
 Unlike a layer (`steps.layers`), these archives are of files only: a name is a name, and nothing is hidden by one.
 """
@@ -19,7 +19,7 @@ from minicontainer.linux.mount import fstatfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import Any
 
 DEPTH = 500
 """Directories in one another; each is an open file."""
@@ -30,8 +30,8 @@ NO_FILES = frozenset(
     (0x9FA0, 0x62656572, 0x1CD1, 0x19800202, 0x27E0EB, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0xCAFE4A11,
      0x6E736673, 0x42494E4D)
 )  # fmt: skip
-"""proc, sysfs, devpts, mqueue, cgroup (both), debugfs, tracefs, securityfs, bpf, nsfs, binfmt_misc: what is in there are
-views of the kernel, and no files that could be copied. statfs(2)."""
+"""proc, sysfs, devpts, mqueue, cgroup (both), debugfs, tracefs, securityfs, bpf, nsfs, binfmt_misc: what is in there
+are views of the kernel, and no files that could be copied. statfs(2)."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {
@@ -56,7 +56,7 @@ class Packing:
 
     def __init__(
         self,
-        archive: BinaryIO,
+        archive: Any,
         lost: Callable[[str], object],
         owner: Owner | None = None,
         *,
