@@ -132,8 +132,12 @@ def _packer(taking: Taking, config: Config, layers: list[str], below: list[str])
 
 def _told(config: Config, pack: Any) -> Any:
     def act(archive: Any) -> None:
-        with snapshots.told(f'cannot pack what container "{config.name}" has written'):
-            pack(archive)
+        what = f'cannot pack what container "{config.name}" has written'
+        try:
+            with snapshots.told(what):
+                pack(archive)
+        except ValueError as error:  # a name that is a mark in a layer; a file that changes while it is read
+            raise EngineError(f"{what}: {error}") from None
 
     return act
 

@@ -116,7 +116,7 @@ def _copy_across(taking: Taking, source: Place, target: Place, owner: Owner, fol
             read.close()
             try:
                 lost = received()
-            except EngineError:  # the archive was cut off, it may be: then the other one knows why
+            except ValueError:  # the archive was cut off, it may be: then the other one knows why
                 given()
                 raise
             _warn(taking.warn, [*given(), *lost])
@@ -230,18 +230,19 @@ def pack_named(path: str, file: IO[bytes], follow: bool) -> list[str]:
     """
     lost = list[str]()
     above, name, as_name = _named(path, follow)
-    parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if path.endswith(("/", "/.")) and not os.path.isdir(os.path.join(above, name)):
+        if path.endswith(("/", "/.")) and os.path.lexists(plain := path.rstrip("/.")) and not os.path.isdir(plain):
             raise NotADirectoryError(errno.ENOTDIR, f"{path} is no directory")
-        packing = trees.Packing(file, lost.append)
-        packing.add(parent, name, as_name)
-        packing.close()
-        file.flush()
+        parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            packing = trees.Packing(file, lost.append)
+            packing.add(parent, name, as_name)
+            packing.close()
+            file.flush()
+        finally:
+            os.close(parent)
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, f"there is no {path}") from None
-    finally:
-        os.close(parent)
     return lost
 
 

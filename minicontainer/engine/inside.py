@@ -78,7 +78,7 @@ def errand(
 
     `ours`: open files that are the caller's alone, such as ends of pipes; they are closed at the end of the block.
     `mapped`: of an ordinary user, as root of a user namespace with the ids that his containers have. What goes wrong in
-    the child is raised where it is waited for, at the latest at the end of the block: OSError, EngineError.
+    the child is raised where it is waited for, at the latest at the end of the block: OSError, ValueError, EngineError.
     """
     if thread_count() > 1:
         raise EngineError("this process has several threads: use the command, minicontainer")
@@ -109,7 +109,7 @@ def errand(
 
 
 def do(steps: Steps, act: Callable[[], Any], *, mapped: bool = False) -> Any:
-    """The same, when there is nothing to do meanwhile. Raises OSError, EngineError."""
+    """The same, when there is nothing to do meanwhile. Raises OSError, ValueError, EngineError."""
     with errand(steps, act, mapped=mapped) as result:
         return result()
 
@@ -135,7 +135,7 @@ class _Child:
         self._text: bytes | None = None
 
     def result(self) -> Any:
-        """Wait for it. Raises OSError, EngineError."""
+        """Wait for it. Raises OSError, ValueError, EngineError."""
         if self._text is None:
             text = b""
             while more := os.read(self._said, 1 << 16):
@@ -147,6 +147,8 @@ class _Child:
         answer = json.loads(self._text)
         if "error" in answer:
             raise EngineError(answer["error"], answer["exit_code"])
+        if "refused" in answer:
+            raise ValueError(answer["refused"])
         if "errno" in answer:
             raise OSError(answer["errno"], answer["text"])
         return answer["value"]
@@ -169,7 +171,7 @@ def _answer(write: int, act: Callable[[], Any]) -> None:
         text = error.strerror or str(error)
         answer = {"errno": error.errno or errno.EIO, "text": f"{error.filename!s}: {text}" if error.filename else text}
     except ValueError as error:  # TarError, Refused
-        answer = {"error": str(error), "exit_code": 125}
+        answer = {"refused": str(error)}
     except (RecursionError, ImportError, LookupError) as error:
         answer = {"error": f"{type(error).__name__}: {error}", "exit_code": 125}
     left = json.dumps(answer).encode()
