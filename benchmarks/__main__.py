@@ -13,11 +13,13 @@ from benchmarks import (
     names,
     networks,
     podman_start,
+    pull,
     runtime_start,
     shell_start,
     snapshots,
     stats,
     throughput,
+    unpack,
     warm_start,
 )
 from benchmarks.measure import Report, circumstances
@@ -30,6 +32,8 @@ MODULES = {
     "podman_start": podman_start,
     "networks": networks,
     "throughput": throughput,
+    "unpack": unpack,
+    "pull": pull,
     "names": names,
     "snapshots": snapshots,
     "stats": stats,

@@ -2,9 +2,11 @@
 
 Taking one exchanges two names, so the size does not matter; that is what the three sizes are to show, and the goal
 holds for the largest. "In process" is the call, `Engine.snapshot` and `Engine.clone`, without the start of an
-interpreter; "command" is `minicontainer snapshot` from its start to its exit. Podman has the easy case: its container
-has written one line, and the size is in its image. Its commit writes a layer and an image, which can be sent away: that
-is more than a snapshot. A full clone copies, and is there to show what the others do not do.
+interpreter; "command" is `minicontainer snapshot` from its start to its exit. Podman and Docker have the easy case: a
+container that has written one line, and the size is in its image. A commit writes a layer and an image, which can be
+sent away: that is more than a snapshot. LXC copies, with rsync(1), for a snapshot of a root that is a directory; its
+`lxc-copy -s` lays an overlay over it, and it must not be written to any more. A full clone copies, to show what the
+others do not do.
 
 Of a container that runs, the command stops it, looks at all that its processes hold, and gives it a new root.
 """
@@ -12,13 +14,14 @@ Of a container that runs, the command stops it, looks at all that its processes 
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +30,14 @@ from minicontainer.engine import Engine
 from minicontainer.engine.store import Config
 from minicontainer.images.busybox import static_busybox
 from minicontainer.linux import CLONE_NEWNS, MS_PRIVATE, MS_REC, files, mount, unshare
+from minicontainer.linux.cgroups import hierarchies
 from minicontainer.steps import Steps
 
 ROUNDS = 20
 SIZES = {"16 MB": 16, "160 MB": 160, "1.6 GB": 1600}
 """In MB of 10⁶ bytes."""
 LIMIT = 2.0  # ms
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 def measure(rounds: int = ROUNDS) -> Report:
@@ -40,9 +45,16 @@ def measure(rounds: int = ROUNDS) -> Report:
     if os.geteuid() != 0:
         raise SystemExit("benchmarks: snapshots makes containers of root's: run it as root")
     missing = {} if shutil.which("podman") else {"podman commit": "not installed"}
-    missing |= {name: "not installed" for name in ("lxc-snapshot", "lxc-copy") if not shutil.which(name)}
+    if not all(map(shutil.which, ("lxc-snapshot", "lxc-copy", "lxc-destroy", "rsync"))):
+        missing |= dict.fromkeys(("lxc-snapshot", "lxc-copy -s"), "lxc and rsync are not both installed")
+    if not all(shutil.which(name, path=PATH) for name in ("docker", "dockerd", "containerd")):
+        missing["docker commit"] = "docker, dockerd and containerd are not all installed"
+    elif not any(tree.version == 1 for tree in hierarchies()):
+        missing["docker commit"] = (
+            "the corner that dockerd gets here has control groups of version 1, this host has none"
+        )
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-        answer = apart(partial(_rounds, Path(directory), "podman commit" not in missing, rounds))
+        answer = apart(partial(_rounds, Path(directory), missing, rounds))
     series = [Series(name, samples) for name, samples in answer.items()]
     largest = list(SIZES)[-1]
     return Report(
@@ -60,7 +72,7 @@ def measure(rounds: int = ROUNDS) -> Report:
     )
 
 
-def _rounds(directory: Path, podman: bool, rounds: int) -> dict[str, Sequence[float]]:
+def _rounds(directory: Path, missing: Mapping[str, str], rounds: int) -> dict[str, Sequence[float]]:
     """In a view of the mounts of our own: podman leaves some, and has a directory below /run."""
     unshare(CLONE_NEWNS)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
@@ -82,9 +94,15 @@ def _rounds(directory: Path, podman: bool, rounds: int) -> dict[str, Sequence[fl
     )
     with _running(engine, SIZES[middle]) as running:
         subjects[f"snapshot of one that runs, the command, {middle}"] = partial(command_time, [*command, running.name])
-        if podman:
+        if "lxc-snapshot" not in missing:
+            subjects |= {f"{name}, {middle}": act for name, act in _by_lxc(directory, SIZES[middle]).items()}
+        if "podman commit" not in missing:
             subjects[f"podman commit, {middle} in its image"] = _committed(directory, SIZES[middle])
-        return {taken.name: taken.samples for taken in take_turns(subjects, rounds)}
+        with _docker(directory, SIZES[middle]) if "docker commit" not in missing else nullcontext() as docker:
+            if docker:
+                subjects[f"docker commit, {middle} in its image"] = docker
+            os.sync()  # what was written for the sizes is on the disk, and not on its way there
+            return {taken.name: taken.samples for taken in take_turns(subjects, rounds)}
 
 
 def _timed(engine: Engine, config: Config, act: Callable[[Config], object]) -> float:
@@ -130,24 +148,85 @@ def _running(engine: Engine, size: int) -> Iterator[Config]:
         engine.remove(config, force=True, snapshots=True)
 
 
+def _by_lxc(directory: Path, size: int) -> dict[str, Callable[[], float]]:
+    """LXC's, of a container with a directory for its root; what they make is removed again, unmeasured."""
+    place = directory / "lxc"
+    rootfs = place / "base/rootfs"
+    rootfs.mkdir(parents=True)
+    Steps().build_root(str(rootfs), static_busybox())
+    _fill(rootfs, size)
+    (place / "base/config").write_text(f"lxc.uts.name = base\nlxc.rootfs.path = dir:{rootfs}\nlxc.net.0.type = empty\n")
+
+    def timed(act: Sequence[str], undo: Sequence[str]) -> float:
+        begin = time.perf_counter()
+        _ran(act)
+        taken = (time.perf_counter() - begin) * 1000
+        _ran(undo)
+        return taken
+
+    base, clone = ("-P", str(place), "-n", "base"), ("-P", str(place), "-n", "copy")
+    snapshot = ["lxc-snapshot", *base], ["lxc-snapshot", *base, "-d", "snap0"]
+    return {
+        "lxc-snapshot": partial(timed, *snapshot),
+        "lxc-copy -s": partial(
+            timed, ["lxc-copy", *base, "-N", "copy", "-s", "-B", "overlayfs"], ["lxc-destroy", *clone]
+        ),
+    }
+
+
 def _committed(directory: Path, size: int) -> Callable[[], float]:
     """A commit by podman, whose image is removed again, unmeasured."""
     mount("none", "/run", "tmpfs")
+    rootfs = _image(directory, size)
+    podman = [shutil.which("podman") or "podman", "--storage-driver=overlay", f"--root={directory}/podman"]
+    podman += [f"--{name}=/run/{name}" for name in ("runroot", "tmpdir")]
+    return _commit(podman, rootfs, directory / "line", "--quiet")
+
+
+@contextmanager
+def _docker(directory: Path, size: int) -> Iterator[Callable[[], float]]:
+    """Likewise by a dockerd of our own, in a corner of its own."""
+    from tests.stage import stage
+
+    home = "/run/docker"
+    with stage(f"benchmark-{os.getpid()}") as place:
+        place.path(home).mkdir()
+        daemon = [shutil.which("dockerd", path=PATH) or "dockerd", f"--host=unix://{home}/socket", "--bridge=none"]
+        daemon += [f"--data-root={directory}/docker", f"--exec-root={home}/exec", f"--pidfile={home}/pid"]
+        daemon += ["--exec-opt=native.cgroupdriver=cgroupfs", "--iptables=false"]
+        with (directory / "log").open("w") as log, place.start(*daemon, stdout=log, stderr=log) as process:
+            client = [shutil.which("docker") or "docker", f"--host=unix://{place.path(home)}/socket"]
+            while subprocess.run([*client, "version"], capture_output=True).returncode:
+                if process.poll() is not None:
+                    raise SystemExit(f"benchmarks: dockerd: {(directory / 'log').read_text()[-500:]}")
+                select.select([], [], [], 0.05)
+            try:
+                yield _commit(client, _image(directory, size), directory / "line")
+            finally:
+                place.run("kill", place.path(f"{home}/pid").read_text())
+                process.wait()
+
+
+def _image(directory: Path, size: int) -> Path:
+    """The files of an image with so many MB in it."""
     rootfs = directory / "rootfs"
     Steps().build_root(str(rootfs), static_busybox())
     _fill(rootfs, size)
-    podman = [shutil.which("podman") or "podman", "--storage-driver=overlay", f"--root={directory}/podman"]
-    podman += [f"--{name}=/run/{name}" for name in ("runroot", "tmpdir")]
+    return rootfs
+
+
+def _commit(engine: Sequence[str], rootfs: Path, line: Path, *options: str) -> Callable[[], float]:
+    """What measures a commit of a container that has written one line, and removes its image, unmeasured."""
     with subprocess.Popen(["tar", "-C", rootfs, "-c", "."], stdout=subprocess.PIPE) as tar:
-        _ran([*podman, "import", "-", "box"], stdin=tar.stdout)
+        _ran([*engine, "import", "-", "box"], stdin=tar.stdout)
     shutil.rmtree(rootfs)
-    _ran([*podman, "create", "--name=one", "--network=none", "box", "true"])
-    (directory / "line").write_text("one line\n")
-    _ran([*podman, "cp", str(directory / "line"), "one:/line"])
+    _ran([*engine, "create", "--name=one", "--network=none", "box", "true"])
+    line.write_text("one line\n")
+    _ran([*engine, "cp", str(line), "one:/line"])
 
     def commit() -> float:
-        taken = command_time([*podman, "commit", "--quiet", "--pause=false", "one", "kept"])
-        _ran([*podman, "rmi", "kept"])
+        taken = command_time([*engine, "commit", *options, "--pause=false", "one", "kept"])
+        _ran([*engine, "rmi", "kept"])
         return taken
 
     return commit

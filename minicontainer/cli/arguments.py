@@ -212,7 +212,7 @@ def _exec(parser: Parser) -> None:
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("-d", "--detach", action="store_true", help="let it run by itself")
     add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
-    add("-u", "--user", metavar="UID[:GID]", help="who the command is (as the container's own)")
+    add("-u", "--user", metavar="USER[:GROUP]", help="who the command is (as the container's own)")
     add("-w", "--workdir", metavar="DIR", help="start in this directory (as the container's own)")
     _one(parser)
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from minicontainer.cli import HANDLED
 from minicontainer.cli.limits import devices_of, limits_of, size
-from minicontainer.cli.rights import rights_of, user_name
+from minicontainer.cli.rights import rights_of
 from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
@@ -255,7 +255,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "entrypoint": arguments.entrypoint,
         "platform": arguments.platform,
         "pull": arguments.pull,
-        "user": user_name(arguments.user),
+        "user": arguments.user or "",
         "labels": tuple((name, value) for name, _, value in (text.partition("=") for text in arguments.label)),
         "shared": tuple(shared),
         "volumes": tuple(map(_volume, arguments.volume)),

@@ -269,7 +269,8 @@ def _lines(quiet: bool) -> Progress:
         def end(self, blob: Descriptor, how: str) -> None:
             if not quiet and is_layer(blob) and how != "unpacked":
                 note = "" if how in ("pulled", "pushed") else f", {how}"
-                print(f"layer {blob.digest} {shown_size(blob.size)}{note}", flush=True)
+                line = f"layer {blob.digest} {shown_size(blob.size)}{note}\n"
+                print(line, end="", flush=True)  # in one piece: there are several threads
 
         def remark(self, text: str) -> None:
             print(f"minicontainer: {text}", file=sys.stderr)

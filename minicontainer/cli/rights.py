@@ -35,7 +35,7 @@ def rights_of(arguments: argparse.Namespace) -> Rights:
     for text in arguments.security_opt:
         for name, value in _security(text).items():
             given[name] = (*given.get(name, ()), *value) if isinstance(value, tuple) else value  # type: ignore[misc]
-    if arguments.user is not None and not user_name(arguments.user):
+    if arguments.user is not None and not is_name(arguments.user):
         given["user"] = user_of(arguments.user)
     return Rights(
         privileged=arguments.privileged,
@@ -50,13 +50,11 @@ def rights_of(arguments: argparse.Namespace) -> Rights:
     )
 
 
-def user_name(text: str | None) -> str:
-    """``www-data`` or ``www-data:adm``, to be looked up in the container; "": nobody, or it is in numbers."""
-    if text is None:
-        return ""
+def is_name(text: str) -> bool:
+    """Whether it is a user, and perhaps a group, to be looked up in the container: ``www-data``, ``www-data:adm``."""
     name, colon, group = text.partition(":")
     fine = bool(name) and (bool(group) or not colon) and set(name + group).isdisjoint(" \t\n:/\0")
-    return text if fine and not all(part.isascii() and part.isdecimal() for part in (name, group or "0")) else ""
+    return fine and not all(part.isascii() and part.isdecimal() for part in (name, group or "0"))
 
 
 def user_of(text: str) -> tuple[int, int]:

@@ -371,7 +371,7 @@ class Engine:
         *,
         env: tuple[str, ...] = (),
         cwd: str | None = None,
-        user: tuple[int, int] | None = None,
+        user: tuple[int, int] | str | None = None,
         terminal: bool = False,
         alone: bool = False,
     ) -> Running:
@@ -388,7 +388,9 @@ class Engine:
             raise EngineError("this process has several threads: use the command, minicontainer exec")
         if self.paused(config):
             raise EngineError(f'container "{config.name}" is paused; first: minicontainer unpause {config.name}', 1)
-        if user is not None:
+        if isinstance(user, str):
+            config = config.replace(user=user)
+        elif user is not None:
             config = config.replace(user="", rights=config.rights.replace(user=user))
             rights.check(config.rights)
         spec = self._spec(config.replace(networks=()))  # it is joined as it is

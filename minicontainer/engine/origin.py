@@ -41,7 +41,7 @@ def laid_on(config: Config, origin: Origin, entrypoint: str | None) -> Config:
     """The container with what it takes from its image, where its user has not said otherwise; "" is no entrypoint."""
     start = origin.entrypoint if entrypoint is None else (entrypoint,) if entrypoint else ()
     arguments = config.args or (origin.cmd if entrypoint is None else ())
-    said = config.user or config.rights.user != (0, 0)
+    said = config.user or config.rights.user != (0, 0)  # whoever wants root in place of the image's user says user="0"
     return config.replace(
         image_id=origin.image_id,
         layers=origin.layers,
@@ -103,4 +103,4 @@ def _note(store: Store, name: str) -> str:
 def _index(store: Store) -> list[int]:
     """What tells one index.json from another: it is always replaced, and never written to."""
     status = os.stat(f"{store.images}/index.json")
-    return [status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
+    return [status.st_ino, status.st_mtime_ns, status.st_size]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+import minicontainer
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Store
 from minicontainer.steps import Steps
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from minicontainer.images.references import Reference
     from minicontainer.images.registry import Registry
     from minicontainer.images.transfer import Progress
+
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from minicontainer.cli import main; sys.exit(main(sys.argv[1:]))"
+)
 
 SETTINGS = "registries.toml"
 """Below the engine's root: `minicontainer.images.endpoints`."""
@@ -50,8 +55,9 @@ def pull_missing(store: Store, steps_path: str | None, text: str, platform: str)
     container must have none. What it has to say of its progress goes to standard error. Raises EngineError."""
     import subprocess
 
+    place = os.path.dirname(minicontainer.__path__[0])
     words = ["--root", store.root, *(["--steps", steps_path] if steps_path else []), "pull"]
-    words = [sys.executable, "-m", "minicontainer", *words, *(["--platform", platform] if platform else []), "--", text]
+    words = [sys.executable, "-I", "-c", _PROGRAM, place, *words, *(["--platform", platform] if platform else []), text]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"the process that pulls it ended with status {done.returncode}"]

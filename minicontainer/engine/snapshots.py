@@ -110,7 +110,7 @@ def new_layer(store: Store) -> str:
     """The name of a frozen layer to be: STATE/layers/NAME is there, and `diff` is not yet. Raises EngineError."""
     layer = f"{FROZEN}{os.urandom(8).hex()}"
     with told(f"cannot make a layer below {store.layers}"):
-        os.mkdir(f"{store.layers}/{layer}")
+        os.mkdir(f"{store.layers}/{layer}", 0o711)
     return layer
 
 
@@ -363,7 +363,10 @@ def in_use(store: Store) -> set[str]:
 
 def sweep(store: Store, names: Collection[str] | None = None) -> list[str]:
     """Remove the frozen layers, all or those of these names, that nobody names. Returns which."""
-    removed = []
+    removed = list[str]()
+    if store.unswept is not None:  # we would wait for ourselves
+        store.unswept.update(names or ())
+        return removed
     with _lock(f"{store.layers}/lock", fcntl.LOCK_EX):
         there = os.listdir(store.layers)
         left = {name for name in there if name.lstrip(".").startswith(FROZEN)} - in_use(store)
@@ -395,9 +398,15 @@ def alone(store: Store, config: Config) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept(store: Store) -> Iterator[None]:
-    """While in the block no layer is swept."""
+    """While in the block no layer is swept; by us, afterwards."""
     with _lock(f"{store.layers}/lock", fcntl.LOCK_SH):
-        yield
+        store.unswept = set()
+        try:
+            yield
+        finally:
+            later, store.unswept = store.unswept, None
+    if later:
+        sweep(store, later)
 
 
 @contextlib.contextmanager
@@ -438,11 +447,17 @@ def _check_name(name: str) -> None:
 
 @contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
-    """What the kernel refuses, in one line."""
+    """What the kernel refuses, in one line; and what a step of somebody else's did that is no good."""
     try:
         yield
+    except EngineError:
+        raise
     except OSError as error:
         raise EngineError(f"{what}: {error.strerror or error}") from None
+    except Exception as error:
+        from minicontainer.runtime.failure import describe, explain
+
+        raise EngineError(f"{what}: {explain(describe(error))}") from None
 
 
 # As whom

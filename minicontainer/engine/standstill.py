@@ -96,6 +96,8 @@ class _Standstill:
         self.config, self.pid, self.group = config, pid, group
         self.directory = taking.store.directory(config.id)
         self.note = _note(taking, config)
+        self.half_way = False
+        """Whether the container may be between two roots, so that what is noted must stay."""
 
     def freeze(self, layer: str) -> str:
         """Freeze what it has written as this layer. Returns why that had to be copied; "": it was not."""
@@ -111,7 +113,8 @@ class _Standstill:
         finally:
             if not paused:
                 self.steps.thaw(self.group)
-        os.unlink(self.note)
+            if not self.half_way:
+                os.unlink(self.note)
         return why
 
     def _exchange(self, layer: str, paused: bool, upper: int) -> str:
@@ -137,7 +140,7 @@ class _Standstill:
         except BaseException:
             self.steps.unseal_root(self.pid)
             raise
-        self.config = before.replace(layers=layers)
+        self.config, self.half_way = before.replace(layers=layers), True
         try:
             self._replace_root(root)
         except OSError as error:
@@ -145,7 +148,9 @@ class _Standstill:
                 raise  # it has the new one already: there is no way back; what is left to be moved, `finish` will
             self.config = before
             self._undo(root, layer)
+            self.half_way = False
             return f"{error.strerror or error}"
+        self.half_way = False
         return ""
 
     def _undo(self, root: int, layer: str) -> None:

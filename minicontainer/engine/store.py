@@ -158,6 +158,8 @@ class Store:
         self._containers = f"{root}/containers"
         self._names = f"{root}/names"
         self._attended: dict[str, int] = {}
+        self.unswept: set[str] | None = None
+        """While we keep layers from being swept: those that we shall sweep after it."""
 
     def prepare(self) -> None:
         """Make the directories. Raises EngineError when this user may not."""

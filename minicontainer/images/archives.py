@@ -45,6 +45,8 @@ CONTAINERD_NAME = "io.containerd.image.name"
 """The annotation that holds an image's whole name in what docker writes."""
 
 _CHUNK = 1 << 20
+_PIECE = 1 << 16
+"""Bytes that are passed on at once: where the archive is cut off, those of the last piece are lost."""
 _MOST = 1 << 16
 """Files in an archive."""
 _DOCUMENTS = ("index.json", "manifest.json", "oci-layout")
@@ -286,7 +288,7 @@ def _name_of(descriptor: Descriptor) -> Reference | None:
 
 
 def _chunks(source: Any) -> Iterable[bytes]:
-    while chunk := source.read(_CHUNK):
+    while chunk := source.read(_PIECE):
         yield chunk
 
 

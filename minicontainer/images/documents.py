@@ -342,7 +342,7 @@ class _Part:
         return [_Part(self.where(f"{name}[{number}]"), value) for number, value in enumerate(values)]
 
     def descriptors(self, name: str) -> tuple[Descriptor, ...]:
-        if name not in self.data:
+        if self.data.get(name) is None:
             raise ImageError(f"{self.where(name)} is missing")
         return tuple(map(_descriptor, self.parts(name)))
 

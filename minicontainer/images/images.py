@@ -145,7 +145,8 @@ class Images:
                 f"image {descriptor.digest} has {len(manifest.layers)} layers, and its configuration speaks of "
                 f"{len(config.diff_ids)}: it contradicts itself"
             )
-        return Image(descriptor, manifest, config, tuple(names))
+        plain = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
+        return Image(plain, manifest, config, tuple(names))
 
     def choose(self, index: Index, platform: Platform | None, name: str) -> Descriptor:
         """The manifest of an index that is here and runs on the platform, or on this machine. Raises Unfit."""
@@ -173,9 +174,20 @@ class Images:
         return f"{self.layers}/{digits}/diff"
 
     def note(self, diff_id: str) -> None:
-        """Write down what the tree of a layer that was just unpacked is like."""
+        """Write down what the tree of a layer that was just unpacked is like.
+
+        Of several who wanted it at once, each believes that it was him: the first one writes.
+        """
+        import fcntl
+
         place = os.path.dirname(self.layer(diff_id))
-        write_durably(f"{place}/fingerprint", fingerprint(f"{place}/diff").encode())
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if not os.path.exists(f"{place}/fingerprint"):
+                write_durably(f"{place}/fingerprint", fingerprint(f"{place}/diff").encode())
+        finally:
+            os.close(directory)
 
     # Naming
 
@@ -330,9 +342,20 @@ class Images:
                 used = f"; {_containers(standing)} stand on it" if standing else ""
                 yield Damage(f"layer {name} is not as it was unpacked: somebody has changed files below {self.layers}"
                              f"{used}; --repair lets it be unpacked anew", lambda name=name: self._remove_layer(name))  # type: ignore[misc]  # fmt: skip
+        again = self._unpackable()
         for name, users in sorted(layers_in_use.items()):
-            if not os.path.isdir(f"{self.layers}/{name}/diff"):
+            if not os.path.isdir(f"{self.layers}/{name}/diff") and name not in again:
                 yield Damage(f"layer {name} is missing, on which {_containers(sorted(users))} stand")
+
+    def _unpackable(self) -> set[str]:
+        """Layers that can be unpacked, again if they have been, when a container wants them."""
+        names = set[str]()
+        for one in self.content.descriptors():
+            with contextlib.suppress(ImageError):
+                image = self.image(one)
+                pairs = zip(image.manifest.layers, reversed(image.layers), strict=True)
+                names |= {name for blob, name in pairs if self.content.has(blob.digest)}
+        return names
 
     def _needed_by(self) -> dict[str, list[str]]:
         """Digest → the images that need it, as far as they can be read."""
@@ -383,23 +406,24 @@ class Unfit(ImageError):
 def fingerprint(directory: str) -> str:
     """Names, kinds, modes, owners, sizes and times of all that is in a tree, as one number.
 
-    Not what is in the files: that would take as long as to unpack them. Whoever writes to one changes its time.
+    Not what is in the files: that would take as long as to unpack them. Whoever writes to one changes its time. And no
+    owners where they have other numbers for who unpacks, as root of a user namespace, and for who looks later.
     """
     import hashlib
 
-    sum = hashlib.sha256()
-    waiting = [directory]
+    from minicontainer.linux import in_user_namespace
+
+    sum, owned = hashlib.sha256(), os.geteuid() == 0 and not in_user_namespace()
+    waiting, top = [directory], len(os.fsencode(directory))
     while waiting:
         place = waiting.pop()
         with os.scandir(os.fsencode(place)) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 status = entry.stat(follow_symlinks=False)
-                sum.update(
-                    b"%b/%b %o %d %d %d %d %d\n" % (
-                        os.fsencode(place)[len(directory) :], entry.name, status.st_mode, status.st_uid, status.st_gid,
-                        0 if entry.is_dir(follow_symlinks=False) else status.st_size, status.st_mtime_ns, status.st_rdev
-                    )
-                )  # fmt: skip
+                size = 0 if entry.is_dir(follow_symlinks=False) else status.st_size
+                owner = (status.st_uid, status.st_gid) if owned else (0, 0)
+                about = (status.st_mode, *owner, size, status.st_mtime_ns, status.st_rdev)
+                sum.update(b"%b/%b %o %d %d %d %d %d\n" % (os.fsencode(place)[top:], entry.name, *about))
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(os.fsdecode(entry.path))
     return sum.hexdigest()

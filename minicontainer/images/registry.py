@@ -105,9 +105,8 @@ class Registry:
         self.endpoint, self.name, self.patience = endpoint, endpoint.name, patience or Patience()
         self._connections, self._pools = connections, dict[str, "urllib3.PoolManager"]()
         self._login, self._repository = login, ""
-        self._authorizer = Authorizer(
-            self.name, self._fetch, self._who, plain_http=endpoint.base.startswith("http:")
-        )  # fmt: skip
+        plain_http = endpoint.base.startswith("http:")
+        self._authorizer = Authorizer(self.name, self._fetch, self._who, plain_http=plain_http)
         self._stopped, self._reading, self._lock = threading.Event(), set["BaseHTTPResponse"](), threading.Lock()
 
     def stop(self) -> None:
@@ -236,7 +235,7 @@ class Registry:
                     return
                 place, sent = self._reached(place, scopes)
                 say(sent - said)
-            if not place:
+            if not place or sent > size:
                 sent, place = 0, self._begin(repository, digest, scopes, mount_from)
                 moved = bool(place)
             while size > CHUNK and sent < size and moved:
@@ -267,11 +266,14 @@ class Registry:
         }
         response = self._once("PATCH", place, scopes, headers, part.again)
         if response.status == 416:
+            self._end(response)
             raise Transient(f"{self.name} does not have what was sent before (HTTP status 416)", 416)
         return self._place(response, place, 202, "push a part of a blob to"), part.begin + part.length
 
     def _finish(self, place: str, scopes: Sequence[str], part: _Part, digest: str) -> None:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(part.length)}
+        if part.begin and part.length:
+            headers["Content-Range"] = f"{part.begin}-{part.begin + part.length - 1}"
         url = f"{place}{'&' if urlsplit(place).query else '?'}{urlencode({'digest': digest})}"
         response = self._once("PUT", url, scopes, headers, part.again)
         if response.status != 201:
@@ -405,7 +407,7 @@ class Registry:
         return self._login or find_login(self.name, self._repository)
 
     def _scope(self, repository: str, actions: str = "pull") -> str:
-        self._repository = self._repository or repository
+        self._repository = self._repository or f"{self.endpoint.prefix}{repository}"
         return f"repository:{self.endpoint.prefix}{repository}:{actions}"
 
     def _path(self, repository: str, rest: str) -> str:

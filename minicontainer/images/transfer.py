@@ -8,10 +8,11 @@ comes last: until then the image is not there, and what has arrived waits for th
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from minicontainer.images.content import ContentStore
 from minicontainer.images.documents import (
@@ -73,28 +74,17 @@ def pull(
     Raises ImageError.
     """
     told = progress or Progress()
-    with store.sharing():
+    with store.sharing(), _kept(reference, store):
         source, descriptor, manifest = _manifest(reference, store, sources, platform, told)
         sources = [source, *(other for other in sources if other is not source)]
-        fetch = _Fetch(reference.repository, store, sources, told)
+        fetch = _Fetch(reference.repository, store, sources, told, _urls(store.read(descriptor)))
         fetch.blob(manifest.config)
         config = read_config(store.read(manifest.config))
         _require_fit(reference, manifest, config, platform)
-        urls = _urls(store.read(descriptor))
-
-        def layer(number: int) -> Callable[[], None]:
-            blob, diff_id = manifest.layers[number], config.diff_ids[number]
-
-            def fetched_and_unpacked() -> None:
-                fetch.blob(blob, urls.get(blob.digest, ()))
-                if unpack:
-                    unpack(blob, diff_id)
-                    told.end(blob, "unpacked")
-
-            return fetched_and_unpacked
-
-        first_of = {blob.digest: number for number, blob in reversed([*enumerate(manifest.layers)])}
-        _together([layer(number) for number in sorted(first_of.values())], parallel, sources)
+        layers = {
+            (blob.digest, id): blob for blob, id in zip(manifest.layers, config.diff_ids, strict=True)
+        }  # each once
+        _together([fetch.layer(blob, id, unpack) for (_, id), blob in layers.items()], parallel, sources)
         store.tag(reference.canonical, descriptor)
     return descriptor
 
@@ -127,6 +117,18 @@ def push(
 
 
 # -- pulling -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _kept(reference: Reference, store: ContentStore) -> Iterator[None]:
+    """What the disk does not take, a full one or a broken one, as an error of this image."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever is told of the progress does not want to know
+        raise
+    except OSError as error:
+        raise ImageError(f"cannot keep {reference.familiar} in {store.directory}: {error.strerror or error}; what has "
+                         "come of it stays, and the next pull goes on from there") from None  # fmt: skip
 
 
 def _manifest(
@@ -217,15 +219,37 @@ def _require_fit(reference: Reference, manifest: Manifest, config: ImageConfig, 
 class _Fetch:
     """Brings blobs of one repository into the store."""
 
-    def __init__(self, repository: str, store: ContentStore, sources: Sequence[Registry], told: Progress) -> None:
-        self._repository, self._store, self._sources, self._told = repository, store, sources, told
+    def __init__(
+        self,
+        repository: str,
+        store: ContentStore,
+        sources: Sequence[Registry],
+        told: Progress,
+        urls: Mapping[str, Sequence[str]],
+    ) -> None:
+        """`urls`: digest → where else a blob is to be had."""
+        self._repository, self._store, self._sources, self._told, self._urls = repository, store, sources, told, urls
 
-    def blob(self, blob: Descriptor, urls: Sequence[str] = ()) -> None:
+    def layer(
+        self, blob: Descriptor, diff_id: str, unpack: Callable[[Descriptor, str], None] | None
+    ) -> Callable[[], None]:
+        """What brings a layer and unpacks it."""
+
+        def fetched_and_unpacked() -> None:
+            self.blob(blob)
+            if unpack:
+                unpack(blob, diff_id)
+                self._told.end(blob, "unpacked")
+
+        return fetched_and_unpacked
+
+    def blob(self, blob: Descriptor) -> None:
         """From the first that has it: addresses that the manifest gives for it, or the sources. Raises ImageError."""
         if self._store.has(blob.digest):
             self._told.end(blob, "there already")
             return
         self._told.begin(blob)
+        urls = self._urls.get(blob.digest, ())
         ways = [*((self._sources[-1], url) for url in urls), *((source, "") for source in self._sources)]
         for source, url in ways:
             try:

@@ -19,10 +19,12 @@ from benchmarks import (
     names,
     networks,
     podman_start,
+    pull,
     shell_start,
     snapshots,
     stats,
     throughput,
+    unpack,
     warm_start,
 )
 from benchmarks.measure import Goal, Report, Series, take_turns
@@ -81,6 +83,16 @@ def test_stats_looks_at_containers_that_run(nothing_left: None) -> None:
     report = stats.measure(rounds=1, containers=2)
     assert report[stats.OURS].median > 0
     assert report[stats.COMMAND].median > report[stats.OURS].median
+
+
+@root_only
+@pytest.mark.skipif(not shutil.which("pigz"), reason="wants pigz")
+def test_unpack_takes_the_same_layer_apart_in_each_way(nothing_left: None) -> None:
+    before = set(os.listdir("/dev/shm"))
+    report = unpack.measure(rounds=1, size=1 << 20)
+    measured = {series.name for series in report.series}
+    assert measured | set(report.missing) == {unpack.OURS, unpack.PEER, unpack.UMOCI, unpack.ALONE}
+    assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith("benchmark-")]
 
 
 @root_only
@@ -219,6 +231,15 @@ def _groups() -> set[str]:
 
 
 @root_only
+@pytest.mark.skipif(not shutil.which("docker-registry"), reason="apt install docker-registry")
+def test_pull_measures_whoever_is_here(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull, "LAYERS", ((1, ("/usr/bin",)), (1, ("/usr/lib/python3.11", "/usr/lib/python3"))))
+    report = pull.measure(rounds=1)
+    assert {series.name for series in report.series} == {pull.OURS, pull.PODMAN, pull.DOCKER} - set(report.missing)
+    assert report.notes[0].startswith("The image: 2 layers, ")
+
+
+@root_only
 def test_snapshots_measures_every_size_and_beside_it_what_is_installed(
     nothing_left: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +247,10 @@ def test_snapshots_measures_every_size_and_beside_it_what_is_installed(
     report = snapshots.measure(rounds=1)
     measured = {series.name for series in report.series}
     assert {f"{what} in process, {size}" for what in ("snapshot", "clone") for size in snapshots.SIZES} <= measured
-    assert {name.partition(",")[0] for name in measured} | set(report.missing) >= {"podman commit", "lxc-snapshot"}
+    assert {name.partition(",")[0] for name in measured} | set(report.missing) >= {
+        "podman commit",
+        "lxc-snapshot",
+        "lxc-copy -s",
+    }
     assert all(sample > 0 for series in report.series for sample in series.samples)
     assert all(report.verdict(goal) for goal in report.goals)

@@ -221,7 +221,10 @@ def test_no_space_left(odd: OddRegistry, command: Command) -> None:
     script = (f"mount -t tmpfs -o size=400k tmpfs {command.root}; {line}; echo $?; ls {command.root}/images/ingest;"
               f"mount -o remount,size=4m {command.root}; {line}; echo $?")  # fmt: skip
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=DEADLINE)
-    assert "No space left on device" in one_line(done.stderr)
+    said = one_line(done.stderr)
+    assert said.startswith(
+        f"cannot keep {odd.name}/box:1 in {command.root}/images: No space left on device; what has come"
+    )
     assert done.stdout.splitlines() == ["125", image.layers[0][7:], f"{odd.name}/box:1", "0"]
     ranges = [one.headers.get("range", "") for one in odd.asked("GET", f"blobs/{image.layers[0]}")]
     assert ranges[0] == "" and ranges[-1].startswith("bytes=")
@@ -249,7 +252,8 @@ def test_two_commands_pull_the_same_image_at_once(odd: OddRegistry, command: Com
     image = make_image({"a": incompressible(300_000)}, {"b": incompressible(200_000)})
     odd.add("box", image, "1")
     with command.running("pull", f"{odd.name}/box:1") as one, command.running("pull", f"{odd.name}/box:1") as other:
-        assert (one.wait(DEADLINE), other.wait(DEADLINE)) == (0, 0)
+        ended = [(process.communicate(timeout=DEADLINE)[1], process.returncode) for process in (one, other)]
+        assert ended == [("", 0)] * 2
     for digest in image.blobs:
         assert len(odd.asked("GET", f"blobs/{digest}")) == 1
     assert layers(command) == sorted(digest.partition(":")[2] for digest in diff_ids(image))
@@ -348,3 +352,44 @@ def test_run_pulls_what_is_not_here(odd: OddRegistry, command: Command, minicont
     assert done.returncode == 125 and "there is no image" in one_line(done.stderr)
     done = command("run", "--rm", f"{odd.name}/box:2", "true")
     assert done.returncode == 125 and 'has no tag "2" of box; it has 1' in one_line(done.stderr)
+
+
+def test_an_ordinary_user_pulls_and_runs(
+    odd: OddRegistry, tmp_path: Path, minicontainer: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is pulled is unpacked by the root of the user namespace that its container has."""
+    import urllib3
+
+    from tests.cli import test_rootless
+
+    name = f"{odd.name}/box:1"
+    assert minicontainer("run", "--rm", "busybox", "true").returncode == 0
+    content = ContentStore(str(minicontainer.root / "images"))
+    content.tag(name, content.tags()["docker.io/library/busybox:latest"])
+    assert minicontainer("push", "-q", name).returncode == 0
+    content.untag(name)
+    packages = Path(urllib3.__file__).parents[1].relative_to(test_rootless.CHECKOUT)
+    reachable = test_rootless.reachable
+
+    def with_packages(*arguments: object) -> tuple[list[str], list[str]]:
+        prefix, command = reachable(*arguments)  # type: ignore[arg-type]
+        return prefix, [
+            word.replace("import sys;", f"import sys; sys.path.append('/mnt/code/{packages}');") for word in command
+        ]
+
+    monkeypatch.setattr(test_rootless, "reachable", with_packages)
+    place = tmp_path / "rootless"
+    place.mkdir()
+    done = test_rootless.rootless(place, "pull", "-q", name)
+    assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
+    done = test_rootless.rootless(place, "run", "--rm", name, "id", "-u")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_nobody_reads_what_is_printed(odd: OddRegistry, command: Command) -> None:
+    odd.add("box", small(), "1")
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = command("pull", f"{odd.name}/box:1", capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -266,3 +266,36 @@ def test_the_files_of_a_rootless_containers_other_users(ranges: Path, host_uncha
         done = rootless(ranges, "rm", "-s", "gamma", "beta", "alpha")
         assert (done.returncode, done.stderr) == (0, "")
     assert os.listdir(top / "layers") == ["lock"]
+
+
+def test_an_ordinary_users_container_that_runs_must_be_able_to_stand_still(
+    tmp_path: Path, host_unchanged: HostUnchanged
+) -> None:
+    with host_unchanged():
+        assert rootless(tmp_path, "run", "-d", "--name", "alpha", "busybox", "sleep", "600").returncode == 0
+        done = rootless(tmp_path, "snapshot", "alpha")
+        rootless(tmp_path, "rm", "-f", "alpha")
+    assert done.returncode == 1 and "stop it first: minicontainer stop alpha" in one_line(done.stderr)
+
+
+def test_a_step_of_somebody_else_that_fails_is_told(minicontainer: Command, tmp_path: Path) -> None:
+    out(minicontainer, "create", "--name", "alpha", "busybox", "true")
+    mine = tmp_path / "mine.py"
+    mine.write_text("# %%exercise snapshot.take\ndef take(upper, layer, remember=None):\n    return 1 / 0\n")
+    done = minicontainer("--steps", mine, "snapshot", "alpha")
+    assert done.returncode == 125 and "ZeroDivisionError" in one_line(done.stderr)
+    assert "snap" not in out(minicontainer, "snapshot", "list", "alpha").replace("SNAPSHOT", "")
+    assert out(minicontainer, "system", "repair") == "" and os.listdir(minicontainer.root / "layers") == ["lock"]
+
+
+def test_of_one_that_somebody_stays_with(minicontainer: Command) -> None:
+    """Its watcher goes on watching."""
+    with minicontainer.running("run", "--name", "alpha", "busybox", "sh", "-c", f"echo up; {COUNTER}") as process:
+        assert process.stdout and process.stdout.readline() == "up\n"
+        wait_until(lambda: "running" in minicontainer("ps").stdout, "it runs")
+        wait_until(lambda: minicontainer("exec", "alpha", "cat", "/count").stdout, "it counts")
+        out(minicontainer, "snapshot", "alpha")
+        out(minicontainer, "stop", "alpha")
+        assert process.wait(DEADLINE) == 0
+    assert out(minicontainer, "wait", "alpha") == "0\n"
+    out(minicontainer, "rm", "-s", "alpha")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from minicontainer.runtime.limits import Limits
 from minicontainer.steps import Steps
 from minicontainer.steps.mount import make_private
 from tests.command import Command, needs_root, wait_until
+from tests.host_state import bury_the_dead
 from tests.steps.apart import apart
 from tests.steps.test_snapshot import tree
 
@@ -58,6 +59,11 @@ def shown(engine: Engine, config: Config) -> dict[str, tuple[object, ...]]:
     return apart(look)
 
 
+def frozen(layers: Iterable[str]) -> list[str]:
+    """Those that are not of the image."""
+    return [layer for layer in layers if layer.startswith("snap-")]
+
+
 def layers(engine: Engine) -> list[str]:
     """All frozen layers that are there."""
     return sorted(name for name in os.listdir(engine.store.layers) if "snap-" in name)
@@ -70,7 +76,7 @@ def count_of(pid: int) -> int:
 @contextlib.contextmanager
 def running(engine: Engine, script: str = COUNTER, **options: Any) -> Iterator[tuple[Config, int]]:
     """A container that runs by itself, and its process 1; gone after the block."""
-    config = engine.run_detached("busybox", ["sh", "-c", script], name="alpha", **options)
+    config = engine.run_detached("busybox", ["/bin/sh", "-c", script], name="alpha", **options)
     try:
         yield config, engine.state(config).pid or 0
     finally:
@@ -158,31 +164,42 @@ def count_in(engine: Engine, snapshot: snapshots.Snapshot) -> int:
     pytest.fail("no layer has it")
 
 
+def python(program: str) -> str:
+    """What runs a program by the host's interpreter, in a container that has the host's /usr."""
+    return f'/bin/ln -s usr/lib64 /lib64; /bin/ln -s usr/lib /lib; exec /usr/bin/python3 -I -S -c "{program}"'
+
+
+WAIT = "print('up', flush=True); import time; time.sleep(600)"
 HOLD = {
-    "a file is open": ("exec 3>/held; echo up; sleep 600", "has a file open"),
-    "a directory": ("mkdir /d; cd /d; echo up; sleep 600", "is in a directory"),
-    "mounts": ("unshare -m sh -c 'echo up; sleep 600'", "mounts of its own"),
-    "a root": (
-        "mkdir -p /r/bin; cp /bin/busybox /r/bin/sh; chroot /r sh -c 'echo up; while :; do :; done'",
-        "has a directory",
-    ),
-}
+    "a file is open": ("exec 3>/held; echo up; sleep 600", "has a file open (/held)"),
+    "a file to be read": ("exec 3</kept; echo up; sleep 600", "has a file open (/kept)"),
+    "a directory": ("mkdir /d; cd /d; echo up; sleep 600", "is in a directory (/d)"),
+    "mounts": ("unshare -m sh -c 'echo up; sleep 600'", "has mounts of its own"),
+    "a mount of its own files": ("mkdir /d /e; mount --bind /d /e; echo up; sleep 600", "of its root is mounted at /e"),
+    "a root": ("mkdir /r; cp /bin/busybox /r/sh; chroot /r /sh -c 'echo up; while :; do :; done'", "is in a directory (/r)"),
+    "a socket": (python(f"import socket; s = socket.socket(socket.AF_UNIX); s.bind('/s'); {WAIT}"), "a socket bound (/s)"),
+    "a mapping": (python("import mmap, os; f = os.open('/kept', os.O_RDWR); m = mmap.mmap(f, 4, mmap.MAP_SHARED, 1); "
+                         f"os.closerange(3, 30); {WAIT}"), "has a file mapped (/kept)"),
+    "a watch": (python("import ctypes; c = ctypes.CDLL(None); c.inotify_add_watch(c.inotify_init(), b'/bin', 4095); "
+                       f"{WAIT}"), "has an eye on files"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("script, reason", HOLD.values(), ids=HOLD)
 def test_what_holds_the_old_root_is_seen_and_the_layer_copied(engine: Engine, script: str, reason: str) -> None:
     from minicontainer.engine.rights import Rights
 
-    rights = Rights(privileged=True) if "unshare" in script else Rights()
-    with running(engine, f"echo kept > /kept; {script}", rights=rights) as (config, pid):
+    rights = Rights(privileged=True) if "mount" in reason else Rights()
+    volumes = (("/usr", "/usr", True),) if "python" in script else ()
+    with running(engine, f"echo kept > /kept; {script}", rights=rights, volumes=volumes) as (config, pid):
         wait_until(lambda: "up" in Path(engine.store.log(config.id)).read_text(), "it has hold of it")
         root = os.stat(f"/proc/{pid}/root").st_dev
         snapshot = engine.snapshot(config)
         [warning] = engine.warnings  # type: ignore[attr-defined]
-        assert "copied while it stood still" in warning and (reason in warning or "directory" in warning)
+        assert "copied while it stood still" in warning and reason in warning, warning
         assert os.stat(f"/proc/{pid}/root").st_dev == root, "it has the same root as before"
         assert Path(snapshots.directories(engine.store, snapshot)[0], "kept").read_text() == "kept\n"
-        assert engine.store.config(config.id).layers == ()
+        assert frozen(engine.store.config(config.id).layers) == []
         assert not engine.paused(config)
 
 
@@ -210,6 +227,34 @@ def test_one_that_is_paused_stays_paused(engine: Engine) -> None:
         engine.snapshot(config)
         assert engine.paused(config)
         engine.unpause(config)
+
+
+def test_one_that_vanishes_when_it_ends_may_just_have_ended(engine: Engine) -> None:
+    """Whoever looks takes it away, with its layers: also who was to take a snapshot of it."""
+    source = engine.create("busybox", ["true"], name="alpha")
+    clone = engine.clone(source, ephemeral=True)
+    wait_until(lambda: engine.store.record(clone.id)[1] is not None, "it ends")
+    bury_the_dead()
+    with pytest.raises(EngineError, match=r"removed"):
+        engine.snapshot(clone)
+    assert [config.name for config, _ in engine.containers()] == ["alpha"]
+    engine.remove(source)
+    assert layers(engine) == []
+
+
+def test_a_copy_without_space_leaves_it_going(engine: Engine) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with running(engine, "exec 3>/held; echo up; " + COUNTER) as (config, pid):
+        wait_until(lambda: Path(f"/proc/{pid}/root/count").exists(), "it counts")
+        other = Engine(engine.store.root)
+        other._steps = Steps().replace(copy_tree=full)
+        with pytest.raises(EngineError, match='cannot take a snapshot of container "alpha": No space left'):
+            other.snapshot(config)
+        before = count_of(pid)
+        wait_until(lambda: count_of(pid) > before, "it counts on")
+        assert layers(engine) == [] and engine.snapshots(config) == [] and engine.repair() == []
 
 
 def kill(*_: object) -> None:
@@ -301,7 +346,7 @@ def test_a_root_that_cannot_be_replaced_is_kept(engine: Engine) -> None:
         before = count_of(pid)
         wait_until(lambda: count_of(pid) > before, "it counts on")
         assert count_in(engine, snapshot) <= before
-        assert engine.store.config(config.id).layers == ()
+        assert frozen(engine.store.config(config.id).layers) == []
 
 
 def test_clones_share_and_do_not_see_each_other(engine: Engine) -> None:
@@ -314,7 +359,12 @@ def test_clones_share_and_do_not_see_each_other(engine: Engine) -> None:
         assert engine.attend(again, engine.start(again)).status == 0
         assert shown(engine, one) != before
     assert shown(engine, source) == before
-    assert made[1].layers == source.layers == () and made[1].origin == "" and made[0].origin == source.id
+    assert (
+        made[1].layers == source.layers
+        and frozen(source.layers) == []
+        and made[1].origin == ""
+        and made[0].origin == source.id
+    )
     with pytest.raises(EngineError, match=f"is the base of copy, {made[2].name}; remove the clone first"):
         engine.remove(source, force=True, snapshots=True)
     for one in (made[0], made[2], source):
@@ -403,7 +453,7 @@ def test_a_hundred_and_fifty_snapshots_in_a_row(engine: Engine) -> None:
     running = engine.start(engine.store.find("alpha"))
     assert engine.attend(config, running).status == 0
     assert len(engine.remove_snapshots(config, ["ALL"])) == 150
-    assert set(layers(engine)) == set(engine.store.config(config.id).layers)
+    assert set(layers(engine)) == set(frozen(engine.store.config(config.id).layers))
     assert shown(engine, config) == kept[149]
     engine.remove(config)
     assert layers(engine) == []
@@ -432,6 +482,25 @@ def test_several_at_once(engine: Engine) -> None:
     assert layers(engine) == []
 
 
+def test_several_at_once_while_it_runs(engine: Engine) -> None:
+    program = (
+        "import sys; from minicontainer.engine import Engine; e = Engine(sys.argv[1]); c = e.store.find('alpha')\n"
+        "for n in range(5): e.snapshot(c); e.remove(e.clone(c))\n"
+    )
+    with running(engine) as (config, pid):
+        wait_until(lambda: Path(f"/proc/{pid}/root/count").exists(), "it counts")
+        line = [sys.executable, "-c", program, engine.store.root]
+        processes = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        assert [process.communicate()[1] for process in processes] == [""] * 3
+        assert len(engine.snapshots(config)) == 15
+        before = count_of(pid)
+        wait_until(lambda: count_of(pid) > before, "it counts on")
+        assert engine.repair() == []
+        counts = [count_in(engine, snapshot) for snapshot in engine.snapshots(config)]
+        assert counts == sorted(counts)
+    assert layers(engine) == []
+
+
 def test_from_a_process_with_threads(engine: Engine) -> None:
     """What does not run needs no process of ours; what runs does, and is refused in words."""
     source = wrote(engine, FIRST)
@@ -453,7 +522,7 @@ def test_from_a_process_with_threads(engine: Engine) -> None:
         finally:
             done.set()
             thread.join()
-    assert layers(engine) == [layer for snapshot in engine.snapshots(source) for layer in snapshot.layers]
+    assert layers(engine) == [layer for snapshot in engine.snapshots(source) for layer in frozen(snapshot.layers)]
     engine.remove(source, snapshots=True)
 
 
@@ -580,5 +649,6 @@ def test_the_records_are_json_that_names_layers(engine: Engine, minicontainer: C
     config = wrote(engine, FIRST)
     snapshot = engine.snapshot(config, comment="first")
     file = Path(engine.store.directory(config.id), "snapshots/snap0.json")
-    assert json.loads(file.read_text())["layers"] == list(snapshot.layers) == sorted(snapshots.in_use(engine.store))
+    assert json.loads(file.read_text())["layers"] == list(snapshot.layers)
+    assert set(snapshot.layers) == snapshots.in_use(engine.store)
     engine.remove(config, snapshots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import stat
@@ -10,6 +11,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from minicontainer.images.authentication import HUB_KEY, Authorizer, Login, find_login, forget_login, save_login
 from minicontainer.images.content import ContentStore
@@ -243,3 +246,12 @@ def test_no_pull_without_who_may(odd: OddRegistry, store: ContentStore, clients:
         pulled(odd, store, clients)
     with pytest.raises(ImageError, match=r"authentication required; we are not allowed to"):
         pull(parse_reference(f"{odd.name}/box:1"), store, clients(odd.name, login=Login("student", "wrong")))
+
+
+@given(st.lists(st.text(max_size=200), max_size=3))
+@example(["Bearer " + "a=" * 20_000, 'Bearer realm="' + "\\" * 20_000])
+def test_any_challenge_is_answered_or_refused_in_words(challenges: list[str]) -> None:
+    authorizer = Authorizer("a.example", lambda *_: (200, b"{}"), lambda: Login("student", "secret"))
+    with contextlib.suppress(ImageError):
+        authorizer.answer(challenges, ["repository:a:pull"], "")
+    assert authorizer.value(["repository:a:pull"]) in ("", Login("student", "secret").basic)
