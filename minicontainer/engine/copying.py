@@ -72,6 +72,8 @@ def copy(
                 _warn(taking.warn, given())
         elif target.container is None:
             _copy_out(taking, source, target, None if archive else (os.geteuid(), os.getegid()), follow)
+        elif source.container.id == target.container.id:
+            _copy_within(taking, source, target, None if archive else (0, 0), follow)
         else:
             _copy_across(taking, source, target, None if archive else (0, 0), follow)
     except (OSError, ValueError) as error:
@@ -120,6 +122,32 @@ def _copy_across(taking: Taking, source: Place, target: Place, owner: Owner, fol
                 given()
                 raise
             _warn(taking.warn, [*given(), *lost])
+
+
+def _copy_within(taking: Taking, source: Place, target: Place, owner: Owner, follow: bool) -> None:
+    """In one and the same container, which is gone into once: two may not write to one upper layer."""
+    assert source.container is not None
+    with _view(taking, source.container) as (view, mapped):
+
+        def copy() -> list[str]:
+            _enter(taking.steps, view, source)
+            with piped() as (read, write):
+
+                def give() -> list[str]:
+                    return pack_named(_absolute(source.path), write, follow)
+
+                with errand(taking.steps, give, [read], under_another_root=True) as given:
+                    write.close()
+                    try:
+                        lost = lay(read, _absolute(target.path), owner, True)
+                        _drain(read)
+                    except tar.TarError:
+                        given()
+                        raise
+                    return [*given(), *lost]
+
+        with errand(taking.steps, copy, mapped=mapped) as result:
+            _warn(taking.warn, result())
 
 
 @contextlib.contextmanager

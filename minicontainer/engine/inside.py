@@ -72,21 +72,29 @@ class View(Record):
 
 @contextlib.contextmanager
 def errand(
-    steps: Steps, act: Callable[[], Any], ours: Sequence[IO[bytes]] = (), *, mapped: bool = False
+    steps: Steps,
+    act: Callable[[], Any],
+    ours: Sequence[IO[bytes]] = (),
+    *,
+    mapped: bool = False,
+    under_another_root: bool = False,
 ) -> Iterator[Callable[[], Any]]:
     """Let a child do `act` during the block, which is given what waits for its answer, something that JSON can say.
 
     `ours`: open files that are the caller's alone, such as ends of pipes; they are closed at the end of the block.
-    `mapped`: of an ordinary user, as root of a user namespace with the ids that his containers have. What goes wrong in
-    the child is raised where it is waited for, at the latest at the end of the block: OSError, ValueError, EngineError.
+    `mapped`: of an ordinary user, as root of a user namespace with the ids that his containers have.
+    `under_another_root`: the caller is on an errand himself. What goes wrong in the child is raised where it is waited
+    for, at the latest at the end of the block: OSError, ValueError, EngineError.
     """
-    if thread_count() > 1:
+    if not under_another_root and thread_count() > 1:
         raise EngineError("this process has several threads: use the command, minicontainer")
     read, write = os.pipe2(os.O_CLOEXEC)
 
     def main() -> int:
         for fd in (read, *(file.fileno() for file in ours if not file.closed)):
             os.close(fd)
+        if not under_another_root:  # for which /proc is asked
+            set_title("minicontainer errand")
         _answer(write, act)
         return 0
 
@@ -163,7 +171,6 @@ class _Child:
 
 def _answer(write: int, act: Callable[[], Any]) -> None:
     try:
-        set_title("minicontainer errand")
         answer: dict[str, Any] = {"value": act()}
     except EngineError as error:
         answer = {"error": str(error), "exit_code": error.exit_code}
@@ -256,9 +263,10 @@ def _enter_running(steps: Steps, pid: int, birth: int | None) -> None:
     if Namespace.MOUNT not in kinds:
         raise OSError(errno.EPERM, "it has no mount namespace of its own")
     _import_nothing()
-    steps.join(pid, kinds)
-    if Namespace.USER in kinds:
-        steps.become_root()
+    for kind in kinds:  # the users first: who we are among them is looked up in our own /proc
+        steps.join(pid, [kind])
+        if kind is Namespace.USER:
+            steps.become_root()
     os.fchdir(root)
     os.chroot(".")
     os.close(root)

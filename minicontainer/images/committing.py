@@ -99,11 +99,9 @@ def new_name(text: str) -> Reference:
 
 def add_layer(images: Images, pack: Pack) -> tuple[Descriptor, str]:
     """Keep what `pack` writes as a blob. Returns it and its diff ID."""
-    with images.content.receive() as blob:
-        layer = LayerWriter(blob, GZIP)
+    with images.content.receive() as blob, LayerWriter(blob, GZIP) as layer:
         pack(layer)
-        diff_id = layer.finish()
-    return Descriptor(f"{OCI_LAYER}+gzip", blob.digest, blob.size), diff_id
+    return Descriptor(f"{OCI_LAYER}+gzip", blob.digest, blob.size), layer.diff_id
 
 
 def settings_of(images: Images, image: Image) -> Settings:

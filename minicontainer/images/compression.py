@@ -145,8 +145,8 @@ class LayerWriter:
     ``with LayerWriter(fd) as layer: steps.pack_layer(directory, layer)``; then `diff_id`, `digest` and `size`.
     """
 
-    def __init__(self, target: int, method: str = GZIP) -> None:
-        """Write the blob to the file descriptor `target`, which stays the caller's."""
+    def __init__(self, target: Any, method: str = GZIP) -> None:
+        """Write the blob to `target`, a file descriptor or something with `write`, which stays the caller's."""
         self._target = target
         self._compressor = None if method == NONE else _compressor(method)
         self._uncompressed, self._compressed = hashlib.sha256(), hashlib.sha256()
@@ -196,7 +196,8 @@ class LayerWriter:
         self._compressed.update(data)
         self.size += len(data)
         while data:
-            data = data[os.write(self._target, data) :]
+            written = os.write(self._target, data) if isinstance(self._target, int) else self._target.write(data)
+            data = data[written:]
 
 
 def decompress(blob: Iterable[bytes]) -> Iterator[bytes]:
@@ -280,28 +281,3 @@ def _told(digest: Any, ended: bool) -> str:
     if not ended:
         raise ValueError("not everything has been read")
     return f"sha256:{digest.hexdigest()}"
-
-
-class LayerWriter:
-    """A file to which a layer's uncompressed tar is written: `blob` gets it compressed, and we know its diff ID.
-
-    The counterpart of `LayerReader`, for layers that are made here. `finish` it.
-    """
-
-    def __init__(self, blob: Any, method: str = GZIP) -> None:
-        self.method = method
-        self._blob, self._compressor = blob, None if method == NONE else _compressor(method)
-        self._uncompressed = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        """Take in some more of the tar."""
-        self._uncompressed.update(data)
-        if out := self._compressor.compress(data) if self._compressor else data:
-            self._blob.write(out)
-        return len(data)
-
-    def finish(self) -> str:
-        """The digest of the uncompressed bytes; the last of the compressed are written by now."""
-        if self._compressor and (out := self._compressor.flush()):
-            self._blob.write(out)
-        return f"sha256:{self._uncompressed.hexdigest()}"

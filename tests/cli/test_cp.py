@@ -105,7 +105,12 @@ def test_a_directory(minicontainer: Command, name: str, tree: Path, tmp_path: Pa
     names = {"file", "other name", "link", "inner", "inner/deep"}
     assert {*packed(minicontainer, f"{name}:/new/.")} == {".", *names}
     assert {*packed(minicontainer, f"{name}:/mnt2")} == {"mnt2", *(f"mnt2/{one}" for one in names)}
-    assert {*packed(minicontainer, f"{name}:/tmp")} == {"tmp", "tmp/tree", "tmp/deep", *(f"tmp/tree/{one}" for one in names)}
+    assert {*packed(minicontainer, f"{name}:/tmp")} == {
+        "tmp",
+        "tmp/tree",
+        "tmp/deep",
+        *(f"tmp/tree/{one}" for one in names),
+    }
     copied(minicontainer, f"{name}:/new", tmp_path / "back")
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == sorted({*names} - {"inner/deep"})
     copied(minicontainer, f"{name}:/new", tmp_path / "back")
@@ -131,7 +136,9 @@ def test_what_cannot_be(minicontainer: Command, name: str, tree: Path, tmp_path:
     assert "there is no directory" in refused(minicontainer, f"{name}:/etc/passwd", full / "x" / "y")
 
 
-def test_a_link_is_a_link_unless_it_is_to_be_followed(minicontainer: Command, name: str, tree: Path, tmp_path: Path) -> None:
+def test_a_link_is_a_link_unless_it_is_to_be_followed(
+    minicontainer: Command, name: str, tree: Path, tmp_path: Path
+) -> None:
     copied(minicontainer, tree / "link", f"{name}:/link")
     assert packed(minicontainer, f"{name}:/link")["link"].linkname == "/etc/passwd"
     followed = packed(minicontainer, f"{name}:/link", "-L")["link"]
@@ -172,10 +179,14 @@ def test_archives_as_streams(minicontainer: Command, name: str) -> None:
     assert (found["a/b"].uid, found["a/b"].gid, found["a/c"].islnk()) == (7, 8, True)
     assert packed(minicontainer, f"{name}:/bin/tool")
     for bad in (b"none", raw[:700], archive(entry("../../x", content=b"y")), b""):
-        done = subprocess.run(minicontainer.line("cp", "-", f"{name}:/tmp"), input=bad, capture_output=True, timeout=DEADLINE)
+        done = subprocess.run(
+            minicontainer.line("cp", "-", f"{name}:/tmp"), input=bad, capture_output=True, timeout=DEADLINE
+        )
         assert done.returncode == 1
         one_line(done.stderr.decode())
-    done = subprocess.run(minicontainer.line("cp", "-", f"{name}:/etc/passwd"), input=raw, capture_output=True, timeout=DEADLINE)
+    done = subprocess.run(
+        minicontainer.line("cp", "-", f"{name}:/etc/passwd"), input=raw, capture_output=True, timeout=DEADLINE
+    )
     assert done.returncode == 1 and b"goes into a directory" in done.stderr
 
 
@@ -195,6 +206,10 @@ def test_between_containers(minicontainer: Command, tree: Path) -> None:
         copied(minicontainer, f"{one}:/tree", f"{other}:/there")
         copied(minicontainer, f"{other}:/there/inner", f"{one}:/")
         assert {*packed(minicontainer, f"{one}:/inner")} == {"inner", "inner/deep"}
+        for name in (one, other):  # within one
+            copied(minicontainer, "-a", f"{name}:/inner" if name == one else f"{name}:/there/inner", f"{name}:/etc")
+            assert {*packed(minicontainer, f"{name}:/etc/inner")} == {"inner", "inner/deep"}
+            assert "there is no /nope" in refused(minicontainer, f"{name}:/nope", f"{name}:/x")
         assert "there is no /nope" in refused(minicontainer, f"{one}:/nope", f"{other}:/x")
         assert "there is no directory" in refused(minicontainer, f"{one}:/tree", f"{other}:/no/where")
 
@@ -285,7 +300,9 @@ def test_a_link_that_is_exchanged_all_the_time_leads_nowhere(minicontainer: Comm
                     assert SECRET not in one_line(done.stderr)
                 done = minicontainer("cp", tmp_path / "victim", f"{name}:/data/victim")
                 assert done.returncode in (0, 1)
-                whole = subprocess.run(minicontainer.line("cp", f"{name}:/data", "-"), capture_output=True, timeout=DEADLINE)
+                whole = subprocess.run(
+                    minicontainer.line("cp", f"{name}:/data", "-"), capture_output=True, timeout=DEADLINE
+                )
                 assert SECRET.encode() not in whole.stdout
         assert all(came.values()), f"the attacker was never met, or always: {came}"
     assert (outside / "victim").read_text() == "untouched"
@@ -294,14 +311,18 @@ def test_a_link_that_is_exchanged_all_the_time_leads_nowhere(minicontainer: Comm
 
 def test_a_device_in_the_place_of_a_file_is_not_read(minicontainer: Command, tmp_path: Path) -> None:
     """/file is a file, and then a terminal-like device with something to read, and a file again."""
-    with container(minicontainer, True, script="echo inside >/file; mknod /dev.zero c 1 5; touch /ready; sleep 1000") as name:
+    with container(
+        minicontainer, True, script="echo inside >/file; mknod /dev.zero c 1 5; touch /ready; sleep 1000"
+    ) as name:
         state = json.loads(next((minicontainer.root / "containers").glob("*/state.json")).read_text())
         root = Path(f"/proc/{state['pid']}/root")
         while not (root / "ready").exists():
             select.select([], [], [], 0.01)
         with exchanging(root / "file", root / "dev.zero"):
             for number in range(20):
-                done = subprocess.run(minicontainer.line("cp", f"{name}:/file", "-"), capture_output=True, timeout=DEADLINE)
+                done = subprocess.run(
+                    minicontainer.line("cp", f"{name}:/file", "-"), capture_output=True, timeout=DEADLINE
+                )
                 assert done.returncode in (0, 1)
                 if done.returncode == 0:
                     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:

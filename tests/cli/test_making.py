@@ -25,7 +25,9 @@ from tests.steps.trees import archive, entry
 
 pytestmark = needs_root
 
-WRITES = "echo new >/new; rm /etc/passwd; mkdir -p /d/e; echo deep >/d/e/f; ln /new /d/again; chmod 4755 /new; chown 5:6 /d"
+WRITES = (
+    "echo new >/new; rm /etc/passwd; mkdir -p /d/e; echo deep >/d/e/f; ln /new /d/again; chmod 4755 /new; chown 5:6 /d"
+)
 
 
 @pytest.fixture
@@ -202,7 +204,9 @@ def test_others_unpack_the_same(command: Command, tmp_path: Path) -> None:
                     f"oci:{tmp_path}/layout:mine"], check=True, timeout=DEADLINE)  # fmt: skip
     subprocess.run(["umoci", "unpack", "--image", f"{tmp_path}/layout:mine", tmp_path / "bundle"], check=True,
                    timeout=DEADLINE, capture_output=True)  # fmt: skip
-    theirs = subprocess.run(["tar", "-c", "-C", tmp_path / "bundle/rootfs", "."], capture_output=True, check=True).stdout
+    theirs = subprocess.run(
+        ["tar", "-c", "-C", tmp_path / "bundle/rootfs", "."], capture_output=True, check=True
+    ).stdout
     ours = command("export", "c1", text=False).stdout
     assert listed(ours) == listed(theirs)
 
@@ -256,7 +260,20 @@ def test_out_and_in_again(command: Command, tmp_path: Path) -> None:
 def test_one_that_runs_is_exported_without_what_is_mounted(command: Command, tmp_path: Path) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/secret").write_text("x")
-    done(command("run", "-d", "--name", "c1", "-v", f"{tmp_path}/volume:/mnt", "busybox", "sh", "-c", "touch /here; sleep 1000"))
+    done(
+        command(
+            "run",
+            "-d",
+            "--name",
+            "c1",
+            "-v",
+            f"{tmp_path}/volume:/mnt",
+            "busybox",
+            "sh",
+            "-c",
+            "touch /here; sleep 1000",
+        )
+    )
     try:
         wait_until(lambda: "here" in done(command("diff", "c1")), "it has written")
         names = [*listed(command("export", "c1", text=False).stdout)]
@@ -439,7 +456,9 @@ def test_debian_of_its_packages(command: Command) -> None:
     release = done(command("run", "--rm", "mine:1", "busybox", "cat", "/etc/debian_version"))
     assert release[0].isdigit() or "sid" in release
     words[-1] = "mine:2"
-    assert done(command(*words, env={**os.environ, "http_proxy": "http://127.0.0.1:1"})).strip() == image  # as it was made
+    assert (
+        done(command(*words, env={**os.environ, "http_proxy": "http://127.0.0.1:1"})).strip() == image
+    )  # as it was made
 
 
 # image mount
