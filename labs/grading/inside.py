@@ -405,14 +405,18 @@ class Performer:
 
     def argument(self, value: Any) -> Any:
         """What JSON cannot say: {"returns": 3} is a function that returns 3, {"result": 0} what the first call
-        returned, {"bytes": "00ff"} bytes, {"steps": true} our steps, {"group": "alpha"} the control group of this
-        name; with {"places": …} too, one that is made up.
+        returned, {"bytes": "00ff"} bytes, {"steps": true} our steps, {"namespaces": ["net"]} kinds of namespaces,
+        {"group": "alpha"} the control group of this name; with {"places": …} too, one that is made up.
         """
         match value:
             case {"steps": True}:
                 from minicontainer.steps import Steps
 
                 return Steps()
+            case {"namespaces": kinds}:
+                from minicontainer.linux import Namespace
+
+                return list(map(Namespace.named, kinds))
             case {"bytes": code}:
                 return bytes.fromhex(code)
             case {"returns": returned}:
@@ -430,9 +434,13 @@ class Performer:
         return value
 
     def answer(self, message: dict[str, Any], pid: int) -> None:
-        """Send a message, and with it a pid as the kernel's credentials: unix(7), SCM_CREDENTIALS."""
+        """Send a message, and with it a pid as the kernel's credentials: unix(7), SCM_CREDENTIALS.
+
+        Our own the kernel adds by itself. Whoever has no id yet, in a new user namespace, could not say who they are.
+        """
         ucred = struct.pack("iII", pid, os.getuid(), os.getgid())
-        self.line.sendmsg([json.dumps(message).encode()], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred)])
+        named = [] if pid == os.getpid() else [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred)]
+        self.line.sendmsg([json.dumps(message).encode()], named)
 
 
 def told(error: BaseException) -> dict[str, Any]:

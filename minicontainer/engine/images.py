@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.origin import Origin, note
+from minicontainer.engine.origin import Origin, forget, note
 from minicontainer.engine.store import Config, Store
 from minicontainer.images.content import ContentStore
 from minicontainer.images.documents import Platform, host_platform, parse_platform
@@ -178,6 +178,7 @@ def prune(store: Store, *, unused: bool = False) -> tuple[list[str], int | None]
     with told():
         images = images_of(store)
         done = images.prune(users_of(store), unused=unused)
+        forget(store)
         return done, images.collect(lambda: layers_in_use(store), everything=True)
 
 

@@ -96,6 +96,13 @@ def note(store: Store, name: str, origin: Origin) -> None:
         os.rename(own, file)
 
 
+def forget(store: Store) -> None:
+    """Throw away what is noted; it is looked up again when it is wanted."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"{store.images}/noted"):
+            os.unlink(f"{store.images}/noted/{name}")
+
+
 def _note(store: Store, name: str) -> str:
     return f"{store.images}/noted/{name.replace('/', '+')[:200]}"
 

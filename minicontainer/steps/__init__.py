@@ -59,6 +59,8 @@ def _ours(module: str) -> Any:
 class Steps(Record):
     """One field for each step function; the defaults are the reference."""
 
+    time_start: Callable[..., dict[str, int | str]] = _ours("measuring")
+    memory_of: Callable[..., int] = _ours("measuring")
     build_root: Callable[..., None] = _ours("chroot")
     enter_chroot: Callable[..., None] = _ours("chroot")
     break_out: Callable[..., None] = _ours("chroot")

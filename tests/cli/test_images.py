@@ -277,6 +277,23 @@ def test_system_prune(own: Command) -> None:
     assert "Deleted" in said(own("system", "prune", "-a"))
 
 
+def test_many_at_the_same_time(own: Command, tmp_path: Path) -> None:
+    """Four load two images that share a layer, two prune, and all that is left is whole."""
+    made = [userland({"n": b"1"}, Env=["PATH=/bin"]), userland({"n": b"2"}, Env=["PATH=/bin"])]
+    for number, one in enumerate(made):
+        (tmp_path / f"{number}.tar").write_bytes(one.dockers(f"x{number}:1"))
+    loads = [own.line("load", "-q", "-i", tmp_path / f"{number % 2}.tar") for number in range(4)]
+    lines = [*loads, *[own.line("image", "prune")] * 2]
+    processes = [subprocess.Popen(line, stdin=-3, stdout=-3, stderr=-1, text=True) for line in lines]
+    errors = [process.communicate(timeout=90)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 6, errors
+    assert errors[:4] == [""] * 4
+    assert said(own("system", "check")) == ""
+    for number in range(len(made)):
+        assert said(own("run", "--rm", *QUIET, f"x{number}:1", "cat", "/n")) == str(number + 1)
+    assert len([name for name in os.listdir(own.root / "layers") if len(name) == 64]) == 3
+
+
 # Looking
 
 

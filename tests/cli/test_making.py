@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from minicontainer.linux import umount2
+from tests.cli.tracing import every_call, needs_strace, signalled_at
 from tests.command import DEADLINE, Command, needs_root, one_line, wait_until
 from tests.netns import World
 from tests.steps.apart import below
@@ -532,3 +533,30 @@ def test_an_export_that_nobody_reads_ends(command: Command) -> None:
         process.stdout.read(512)
         process.stdout.close()
         process.wait(DEADLINE)
+
+
+# Killed
+
+
+@needs_strace
+def test_a_commit_that_is_killed_has_been_or_not(command: Command, tmp_path: Path) -> None:
+    """At each of its renames, forks, locks and removals: the image is there whole, or not at all; the container stays."""
+    done(command("run", "--name", "c1", "busybox", "sh", "-c", "echo x >/x"))
+    done(command("commit", "c1", "warm:1"))  # so that two layers are to be merged
+    done(command("start", "-a", "c1"))
+    line, kills = command.line("commit", "c1", "mine:1"), 0
+    for call, when in list(every_call(line, ("rename", "renameat2", "clone3", "flock", "unlink"), tmp_path / "calls")):
+        command("rmi", "-f", "mine:1")
+        tracer = signalled_at(call, when, signal.SIGKILL, line)
+        killed = subprocess.run(tracer, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE)
+        kills += killed.returncode in (-signal.SIGKILL, 137)
+        assert command("system", "repair").returncode == 0
+        there = "mine " in done(command("images"))
+        assert command("run", "--rm", "mine:1", "cat", "/x").stdout == "x\n" if there else True, (call, when)
+        assert "A /x" in done(command("diff", "c1"))
+    assert kills >= 10, f"only {kills} kills: this tests nothing"
+    done(command("rm", "c1"))
+    command("rmi", "-f", "mine:1", "warm:1")
+    done(command("image", "prune", "-a"))
+    done(command("system", "repair"))
+    assert left(command) == ([], [])
