@@ -259,7 +259,8 @@ def pack_named(path: str, file: IO[bytes], follow: bool) -> list[str]:
     lost = list[str]()
     above, name, as_name = _named(path, follow)
     try:
-        if path.endswith(("/", "/.")) and os.path.lexists(plain := path.rstrip("/.")) and not os.path.isdir(plain):
+        plain = path.removesuffix(".").rstrip("/") if path.endswith(("/", "/.")) else ""
+        if plain and os.path.lexists(plain) and not os.path.isdir(plain):
             raise NotADirectoryError(errno.ENOTDIR, f"{path} is no directory")
         parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

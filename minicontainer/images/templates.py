@@ -214,8 +214,9 @@ def of_packages(
     reference = new_name(name)
     wanted = _completed(wanted)
     note = f"{images.content.directory}/made/{_key(wanted, changes)}.json"
-    if not fresh and (made := _noted(images, note)):
-        return named(images, made, reference)
+    with images.content.sharing():
+        if not fresh and (made := _noted(images, note)):
+            return named(images, made, reference)
     what = f"{wanted.distribution} {wanted.suite}"
     settings = {"Env": [f"PATH={_PATH}"], "Cmd": ["sh" if wanted.variant in ("custom", "extract") else "bash"]}
     with clean(images), _apart(images) as place:

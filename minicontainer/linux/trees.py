@@ -230,7 +230,7 @@ class Filling:
 
     def _lay(self, entry: tar.Entry, parts: list[str], link: str) -> None:
         parent, name = self._parent(parts), parts[-1]
-        there = self._mode(parent, name)
+        there = self._mode(parent, name, follow=self._follow and entry.kind == tar.DIRECTORY)
         if entry.kind == tar.DIRECTORY:
             if there and not stat.S_ISDIR(there):
                 raise OSError(errno.EEXIST, "this is no directory, and a directory was to be copied over it")
@@ -320,11 +320,12 @@ class Filling:
         os.chmod(fd, entry.mode)
         os.utime(fd, ns=(entry.mtime, entry.mtime))
 
-    def _mode(self, parent: int, name: str) -> int:
-        """Of what is there; 0: nothing."""
+    @staticmethod
+    def _mode(parent: int, name: str, *, follow: bool = False) -> int:
+        """Of what is there, or of the directory to which a link there leads; 0: nothing."""
         try:
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-            if self._follow and stat.S_ISLNK(mode):
+            if follow and stat.S_ISLNK(mode):
                 with contextlib.suppress(OSError):
                     led = os.stat(name, dir_fd=parent).st_mode
                     return led if stat.S_ISDIR(led) else mode

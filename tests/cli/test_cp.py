@@ -178,6 +178,15 @@ def test_archives_as_streams(minicontainer: Command, name: str) -> None:
     found = packed(minicontainer, f"{name}:/a")
     assert (found["a/b"].uid, found["a/b"].gid, found["a/c"].islnk()) == (7, 8, True)
     assert packed(minicontainer, f"{name}:/bin/tool")
+    linked = archive(entry("etc2", "symlink", linkname="etc"))
+    for _ in range(2):  # a link in the place of one to a directory
+        done = subprocess.run(
+            minicontainer.line("cp", "-", f"{name}:/"), input=linked, capture_output=True, timeout=DEADLINE
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+    through = archive(entry("etc2/new", content=b"n"))  # and a way that leads through one, in there
+    assert subprocess.run(minicontainer.line("cp", "-", f"{name}:/"), input=through, timeout=DEADLINE).returncode == 0
+    assert "new" in packed(minicontainer, f"{name}:/etc/new")
     for bad in (b"none", raw[:700], archive(entry("../../x", content=b"y")), b""):
         done = subprocess.run(
             minicontainer.line("cp", "-", f"{name}:/tmp"), input=bad, capture_output=True, timeout=DEADLINE
