@@ -280,11 +280,22 @@ def _named(path: str, follow: bool) -> tuple[str, str, str]:
     plain = path.rstrip("/") if path.rstrip("/") else "/"
     last = os.path.basename(plain)
     if last in ("", ".", ".."):
-        return os.path.realpath(path), ".", "."
-    if follow or path.endswith("/"):
-        real = os.path.realpath(path)
-        return os.path.dirname(real), os.path.basename(real) or ".", last
-    return os.path.realpath(os.path.dirname(plain) or "."), last, last
+        return path, ".", "."
+    led = _led(plain) if follow or path.endswith("/") else plain
+    name = os.path.basename(led.rstrip("/"))
+    if name in ("", ".", ".."):
+        return led, ".", last
+    return os.path.dirname(led.rstrip("/")) or ".", name, last
+
+
+def _led(path: str) -> str:
+    """Where a path leads if its last part is a symbolic link. The parts before are for the kernel to follow."""
+    for _ in range(40):  # as the kernel has it: path_resolution(7)
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:
+            return path
+    raise OSError(errno.ELOOP, f"{path}: {os.strerror(errno.ELOOP)}")
 
 
 def _pump(source: IO[bytes], sink: IO[bytes]) -> None:
@@ -354,20 +365,20 @@ def _target(path: str, first: tar.Entry) -> tuple[str, str, bool]:
     is_directory = first.kind == tar.DIRECTORY
     name = first.name.rstrip("/")
     whole = name == "."
-    real = os.path.realpath(path or "/")
-    if os.path.isdir(real):
-        return real, "" if whole else name, whole
-    if os.path.lexists(real):
+    if os.path.isdir(path):
+        return path, "" if whole else name, whole
+    led = _led(path.rstrip("/"))
+    if os.path.lexists(led):
         if is_directory:
             raise NotADirectoryError(errno.ENOTDIR, f"a directory cannot be copied over the file {path}")
         if path.endswith(("/", "/.")):
             raise NotADirectoryError(errno.ENOTDIR, f"{path} is no directory")
     elif path.endswith(("/", "/.")) and not is_directory:
         raise FileNotFoundError(errno.ENOENT, f"there is no directory {path}")
-    above = os.path.dirname(real)
+    above = os.path.dirname(led) or "."
     if not os.path.isdir(above):
         raise FileNotFoundError(errno.ENOENT, f"there is no directory {os.path.dirname(path.rstrip('/')) or above}")
-    return above, os.path.basename(real), whole
+    return above, os.path.basename(led), whole
 
 
 def _is_there(name: str, directory: int) -> bool:
