@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer.engine import Engine
 from minicontainer.linux import umount2
 from tests.cli.tracing import every_call, needs_strace, signalled_at
 from tests.command import DEADLINE, Command, needs_root, one_line, wait_until
@@ -106,13 +107,13 @@ def test_the_same_changes_are_the_same_layer(command: Command) -> None:
 
 
 def test_what_it_was_told_to_be_the_image_says(command: Command) -> None:
-    done(command("create", "--name", "c1", "-e", "A=b", "-u", "7:8", "-w", "/tmp", "--label", "k=v", "busybox", "id")
-         if "--label" in command("create", "--help").stdout
-         else command("create", "--name", "c1", "-e", "A=b", "-u", "7:8", "-w", "/tmp", "busybox", "id"))  # fmt: skip
+    words = ("-e", "A=b", "-u", "7:8", "-w", "/tmp", "--label", "k=v")
+    done(command("create", "--name", "c1", *words, "busybox", "id"))
     done(command("commit", "c1", "mine"))
     config = inspected(command, "mine")["Config"]
     assert (config["User"], config["WorkingDir"], config["Cmd"], config["Entrypoint"]) == ("7:8", "/tmp", ["id"], None)
     assert "A=b" in config["Env"]
+    assert config["Labels"] == {"k": "v"}
     assert done(command("run", "--rm", "mine")).startswith("uid=7 gid=8")
 
 
@@ -228,10 +229,8 @@ def listed(raw: bytes) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def test_a_container_on_a_directory_says_what_to_do(command: Command, busybox: str, tmp_path: Path) -> None:
-    if "--rootfs" not in command("create", "--help").stdout:
-        pytest.skip("the command has no --rootfs")
-    done(command("create", "--name", "c1", "--rootfs", busybox, "true"))
+def test_a_container_on_a_directory_says_what_to_do(command: Command, busybox: str) -> None:
+    Engine(command.root).create(busybox, ["true"], rootfs=True, name="c1")
     assert "minicontainer export c1 | minicontainer import - NAME" in refused(command("commit", "c1", "mine"))
 
 
