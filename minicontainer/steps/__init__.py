@@ -124,7 +124,7 @@ class Steps(Record):
     set_file: Callable[..., None] = _ours("scarce")
     set_control: Callable[..., None] = _ours("scarce")
     measure_group: Callable[..., Usage] = _ours("usage")
-    stack: Callable[..., None] = _ours("layers")
+    stack: Callable[..., None] = _ours("overlay")
     apply_layer: Callable[..., Any] = _ours("layers")
     pack_layer: Callable[..., None] = _ours("layers")
     resolve: Callable[..., list[dict[str, Any]]] = _ours("layout")

@@ -75,6 +75,7 @@ def test_without_qemu_a_recorded_run_takes_its_place_and_says_so(tmp_path: Path)
     assert found["machine"]["milliseconds"] == json.loads(machines.RECORD.read_text())["machine"]["milliseconds"]
     drawn = run(DRAW, tmp_path, path).stdout
     assert "NOT measured here, recorded 20" in drawn
+    assert drawn.count("(recorded)") == 2  # its two bars, and no other
     assert f"accelerator {machines.ACCELERATORS['tcg']}" in drawn
 
 

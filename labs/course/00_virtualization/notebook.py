@@ -11,7 +11,9 @@
 # [proc_pid_smaps(5)](https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html); about an hour.
 #
 # It runs as root and as an ordinary user. For the virtual machine it takes QEMU (`apt install qemu-system-x86`) and a
-# kernel in `/boot` that you may read; where that is missing, the lab shows a **recorded** run, and says so.
+# kernel in `/boot` that you may read; where that is missing, the lab shows a **recorded** run, and says so. (Any kernel for a
+# PC will do: `apt-get download linux-image-cloud-amd64`, `dpkg -x` it somewhere, and set MINICONTAINER_LAB_KERNEL to the
+# file `boot/vmlinuz-…` in there before you start Jupyter.)
 #
 # Run the cells from the top, one after the other: Shift-Enter. A cell that begins with `%%predict` asks what you expect:
 # write it behind the colon *before* you go on. Nobody marks it.
@@ -185,7 +187,6 @@ for _ in range(3):
     if child == 0:
         time.sleep(60)
     children.append(child)
-time.sleep(0.5)
 
 
 def field(pid, file, name):
@@ -235,11 +236,11 @@ def memory_of(pid: int) -> int:
 # %%
 # %%isolated
 import subprocess
-import time
 
-CODE = "import os, time; x = b'x' * (32 << 20); os.fork(); os.fork(); time.sleep(60)"
-top = subprocess.Popen(["python3", "-c", CODE])
-time.sleep(1)
+CODE = "import os, time; x = b'x' * (32 << 20); os.fork(); os.fork(); print('here', flush=True); time.sleep(60)"
+top = subprocess.Popen(["python3", "-c", CODE], stdout=subprocess.PIPE)
+for _ in range(4):
+    top.stdout.readline()  # all four are there
 print(f"four processes with 32 MiB that they share: {memory_of(top.pid) / (1 << 20):.1f} MiB")
 
 # %% [markdown]

@@ -165,7 +165,7 @@ bring_up_loopback()
 with socket.socket() as asks:
     print("the process, which has left:  errno", asks.connect_ex(("127.0.0.1", 8080)), flush=True)
 os.write(go, b"!")
-os.wait()
+ended = os.wait()
 
 # %%
 # %look_back socket
