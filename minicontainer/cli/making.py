@@ -91,16 +91,13 @@ def cp_options(parser: Parser) -> None:
 def cp(arguments: argparse.Namespace) -> int:
     """``minicontainer cp``."""
     _let_interrupt()
-    from minicontainer.engine.copying import copy
-
     engine = _engine(arguments)
     source, target = (_place(engine, text) for text in (arguments.source, arguments.target))
     if target.is_stream and os.isatty(1):
         raise EngineError("an archive is not for a terminal: cp … - | program")
     if source.is_stream and os.isatty(0):
         raise EngineError("cp - reads an archive, and standard input is a terminal")
-    copy(
-        engine._taking(),
+    engine.copy(
         source,
         target,
         archive=arguments.archive,
@@ -134,19 +131,17 @@ def export_options(parser: Parser) -> None:
 def export(arguments: argparse.Namespace) -> int:
     """``minicontainer export``: a file is there whole, or not at all."""
     _let_interrupt()
-    from minicontainer.engine.copying import export
-
     engine = _engine(arguments)
     config = engine.store.find(arguments.container)
     if arguments.output is None:
         if os.isatty(1):
             raise EngineError("an archive is not for a terminal: export -o FILE, or export … | program")
-        export(engine._taking(), config, sys.stdout.buffer)
+        engine.export(config, sys.stdout.buffer)
         return 0
     unfinished = f"{arguments.output}.{os.getpid()}"
     try:
         with open(unfinished, "xb") as file:
-            export(engine._taking(), config, file)
+            engine.export(config, file)
         os.rename(unfinished, arguments.output)
     except OSError as error:
         raise EngineError(f"cannot write {arguments.output}: {error.strerror}") from None
@@ -249,7 +244,7 @@ def mount_options(parser: Parser) -> None:
 def mount(arguments: argparse.Namespace) -> int:
     """``minicontainer image mount``: prints the directory; without an image, what is mounted where."""
     _let_interrupt()
-    from minicontainer.engine.image_mounts import mount_image, mounted_images
+    from minicontainer.engine.image_mounts import mounted_images
 
     engine = _engine(arguments)
     engine.store.prepare()
@@ -260,8 +255,7 @@ def mount(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.directory is None:
         raise EngineError(f"image mount: say where, such as: minicontainer image mount {arguments.image} /mnt")
-    steps_path = os.path.abspath(arguments.steps) if arguments.steps else None
-    print(mount_image(engine.store, engine._steps, steps_path, arguments.image, arguments.directory).directory)
+    print(engine.mount_image(arguments.image, arguments.directory).directory)
     return 0
 
 

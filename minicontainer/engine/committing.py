@@ -72,7 +72,7 @@ def commit_container(taking: Taking, config: Config, wishes: Wishes) -> Image:
             return commit(
                 images,
                 base,
-                _packer(taking, config, layers, below),
+                _packer(taking, config, layers, below, wishes.pause),
                 {key: value for key, value in settings.items() if value},
                 name=wishes.name,
                 created_by=" ".join(config.args),
@@ -95,7 +95,7 @@ def _to_pack(taking: Taking, config: Config, wishes: Wishes) -> Iterator[list[st
         yield [*map(store.layer, _frozen(snapshots.freeze(taking, config)))]
 
 
-def _packer(taking: Taking, config: Config, layers: list[str], below: list[str]) -> Any:
+def _packer(taking: Taking, config: Config, layers: list[str], below: list[str], pause: bool) -> Any:
     """What packs these layers as one; None: there is nothing in them."""
     store, pack, merge = taking.store, taking.steps.pack_layer, taking.steps.merge
     steps = taking.steps
@@ -127,17 +127,20 @@ def _packer(taking: Taking, config: Config, layers: list[str], below: list[str])
     with snapshots.told(f'cannot look at what container "{config.name}" has written'):
         if do(steps, is_empty, mapped=True):
             return None
-    return _told(config, pack_all)
+    return _told(
+        config, pack_all, "" if pause else "; it changes it meanwhile: let it stand still, without --pause=false"
+    )
 
 
-def _told(config: Config, pack: Any) -> Any:
+def _told(config: Config, pack: Any, hint: str) -> Any:
     def act(archive: Any) -> None:
         what = f'cannot pack what container "{config.name}" has written'
         try:
-            with snapshots.told(what):
-                pack(archive)
+            pack(archive)
+        except OSError as error:
+            raise EngineError(f"{what}: {error.strerror or error}{hint}") from None
         except ValueError as error:  # a name that is a mark in a layer; a file that changes while it is read
-            raise EngineError(f"{what}: {error}") from None
+            raise EngineError(f"{what}: {error}{hint}") from None
 
     return act
 

@@ -24,9 +24,11 @@ from minicontainer.steps.user import IdMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to import than a container to start
-    from typing import Any
+    from typing import IO, Any
 
     from minicontainer.engine.committing import Wishes
+    from minicontainer.engine.copying import Place
+    from minicontainer.engine.image_mounts import ImageMount
     from minicontainer.engine.making import Making
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
@@ -564,6 +566,26 @@ class Engine:
         from minicontainer.engine.committing import changes
 
         return changes(self._taking(), config)
+
+    def copy(self, source: Place, target: Place, **options: Any) -> None:
+        """Copy files into a container, out of one, between two, as docker cp does; `options` are those of
+        `engine.copying.copy`. Raises EngineError."""
+        from minicontainer.engine.copying import copy
+
+        copy(self._taking(), source, target, **options)
+
+    def export(self, config: Config, file: IO[bytes]) -> None:
+        """Write all files of a container as a tar, without what is mounted in it. Raises EngineError."""
+        from minicontainer.engine.copying import export
+
+        export(self._taking(), config, file)
+
+    def mount_image(self, image: str, directory: str) -> ImageMount:
+        """Show the files of an image at a directory, read-only, until `image_mounts.unmount_image`. EngineError."""
+        from minicontainer.engine.image_mounts import mount_image
+
+        self.store.prepare()
+        return mount_image(self.store, self._steps, self._steps_path, image, directory)
 
     def making(self) -> Making:
         """What images are made with. Raises EngineError: no place for them."""

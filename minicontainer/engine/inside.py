@@ -107,12 +107,14 @@ def errand(
         os.close(write)
     child = _Child(pid, read)
     try:
-        yield child.result
+        try:
+            yield child.result
+        finally:  # before it is waited for: it may wait for the end of what it reads
+            for file in ours:
+                with contextlib.suppress(OSError):  # nobody may read any more what was still to be written
+                    file.close()
         child.result()
     finally:
-        for file in ours:
-            with contextlib.suppress(OSError):  # nobody may read any more what was still to be written
-                file.close()
         child.close()
 
 
