@@ -41,7 +41,9 @@ def _changes(over: Sequence[int], under: Sequence[int], hidden: Sequence[int], p
         if name in gone:
             yield DELETED, where
             continue
-        level, about = next(_looked_up(over, name))
+        if not (there := next(_looked_up(over, name), None)):
+            continue  # of a container that runs: it has just vanished
+        level, about = there
         was = next((status for _, status in _looked_up(before, name)), None)
         if was is not None and _is_whiteout(was):
             was = None

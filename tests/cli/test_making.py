@@ -168,6 +168,8 @@ def test_one_that_runs_goes_on(command: Command) -> None:
             return int(Path(f"/proc/{pid}/root/n").read_text() or 0)
 
         wait_until(lambda: os.path.exists(f"/proc/{pid}/root/n"), "it counts")
+        for _ in range(10):  # names come and go while they are looked at
+            assert {*done(command("diff", "c1")).splitlines()} <= {"A /n", "A /n.new"}
         before = count()
         completed = command("commit", "c1", "mine")
         assert completed.returncode == 0, completed.stderr
