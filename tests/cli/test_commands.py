@@ -192,6 +192,13 @@ def test_without_init_the_command_is_process_1(minicontainer: Command) -> None:
     assert minicontainer("run", "--rm", "--no-init", "busybox", "sh", "-c", "echo $$").stdout == "1\n"
 
 
+def test_whoever_loses_its_parent_is_buried(minicontainer: Command) -> None:
+    """A zombie keeps its name, so pgrep(1) would find it for ever; there is no option to ask for a reaper."""
+    script = "sh -c 'sleep 0.1 &'; while pgrep -x sleep >/dev/null; do usleep 10000; done; ps -o pid,comm | head -2"
+    done = minicontainer("run", "--rm", "busybox", "sh", "-c", script)
+    assert done.returncode == 0 and done.stdout.split()[2] == "1", done
+
+
 def test_a_whole_life(minicontainer: Command) -> None:
     created = minicontainer("create", "--name", "alpha", "busybox", "sh", "-c", "echo here; exit 4")
     assert re.fullmatch(r"[0-9a-f]{12}\n", created.stdout)
