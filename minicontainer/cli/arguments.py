@@ -256,14 +256,18 @@ def _check(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def _of_images(name: str) -> Callable[[Parser], None]:
+def _of_images(name: str, module: str = "images") -> Callable[[Parser], None]:
     """Options that are set up where their command is."""
 
     def options(parser: Parser) -> None:
-        found = __import__("minicontainer.cli.images", fromlist=[name])
+        found = __import__(f"minicontainer.cli.{module}", fromlist=[name])
         getattr(found, name)(parser)
 
     return options
+
+
+def _of_making(name: str) -> Callable[[Parser], None]:
+    return _of_images(name, "making")
 
 
 def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace], int]:
@@ -328,6 +332,11 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "rmi": ("remove images", _of_images("remove_options"), _later("remove", "images")),
     "save": ("write images to an archive", _of_images("save_options"), _later("save", "images")),
     "load": ("read images from an archive", _of_images("load_options"), _later("load", "images")),
+    "commit": ("make an image of what a container is", _of_making("commit_options"), _later("commit", "making")),
+    "diff": ("what a container has changed of its image", _of_making("diff_options"), _later("diff", "making")),
+    "cp": ("copy files into a container and out of it", _of_making("cp_options"), _later("cp", "making")),
+    "export": ("all files of a container, as an archive", _of_making("export_options"), _later("export", "making")),
+    "import": ("make an image of an archive", _of_making("import_options"), _later("import_archive", "making")),
     "image": ("all about images: image WHAT --help", _of_images("image_options"), _later("image", "images")),
     "system": ("look after the engine itself", _of_images("system_options"), _later("system", "images")),
 }

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+from minicontainer.cli import making
 from minicontainer.cli.commands import _bytes, _engine, _let_interrupt, _print_rows, _printable
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.images import told
@@ -554,6 +555,10 @@ IMAGE_COMMANDS: Commands = {
     "prune": ("remove images without a name", prune_options, prune),
     "save": ("write images to an archive", save_options, save),
     "load": ("read images from an archive", load_options, load),
+    "make": ("make an image of a template: busybox, debian, ubuntu, tar, dir, oci", making.make_options, making.make),
+    "import": ("make an image of an archive of files", making.import_options, making.import_archive),
+    "mount": ("show the files of an image at a directory", making.mount_options, making.mount),
+    "unmount": ("undo that", making.unmount_options, making.unmount),
 }
 SYSTEM_COMMANDS: Commands = {
     "repair": ("put right what was killed half-way", repair_options, repair),

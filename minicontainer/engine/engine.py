@@ -24,12 +24,16 @@ from minicontainer.steps.user import IdMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to import than a container to start
-    from typing import Any
+    from typing import IO, Any
 
+    from minicontainer.engine.committing import Wishes
+    from minicontainer.engine.copying import Place
+    from minicontainer.engine.image_mounts import ImageMount
+    from minicontainer.engine.making import Making
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
     from minicontainer.images.documents import Descriptor, Platform
-    from minicontainer.images.images import Images
+    from minicontainer.images.images import Image, Images
     from minicontainer.images.references import Reference
     from minicontainer.images.registry import Registry
     from minicontainer.images.transfer import Progress
@@ -472,6 +476,10 @@ class Engine:
 
             with told():
                 done += self.networks().repair()
+        if os.path.isdir(f"{self.store.root}/mounts"):
+            from minicontainer.engine import image_mounts
+
+            done += image_mounts.repair(self.store)
         return done
 
     # Images
@@ -541,6 +549,50 @@ class Engine:
             self._remove(config, force=True)
             raise
         return config
+
+    # Images made of containers, and files in and out of them: `engine.committing`, `engine.copying`, `engine.making`
+
+    def commit(self, config: Config, wishes: Wishes) -> Image:
+        """Make an image of what a container is, or was in a snapshot. Raises EngineError.
+
+        One that runs stands still for the moment, unless that is not wished.
+        """
+        from minicontainer.engine.committing import commit_container
+
+        return commit_container(self._taking(), config, wishes)
+
+    def changes(self, config: Config) -> list[tuple[str, str]]:
+        """What a container has changed of its image: ("A", "C" or "D", path). Raises EngineError."""
+        from minicontainer.engine.committing import changes
+
+        return changes(self._taking(), config)
+
+    def copy(self, source: Place, target: Place, **options: Any) -> None:
+        """Copy files into a container, out of one, between two, as docker cp does; `options` are those of
+        `engine.copying.copy`. Raises EngineError."""
+        from minicontainer.engine.copying import copy
+
+        copy(self._taking(), source, target, **options)
+
+    def export(self, config: Config, file: IO[bytes]) -> None:
+        """Write all files of a container as a tar, without what is mounted in it. Raises EngineError."""
+        from minicontainer.engine.copying import export
+
+        export(self._taking(), config, file)
+
+    def mount_image(self, image: str, directory: str) -> ImageMount:
+        """Show the files of an image at a directory, read-only, until `image_mounts.unmount_image`. EngineError."""
+        from minicontainer.engine.image_mounts import mount_image
+
+        self.store.prepare()
+        return mount_image(self.store, self._steps, self._steps_path, image, directory)
+
+    def making(self) -> Making:
+        """What images are made with. Raises EngineError: no place for them."""
+        from minicontainer.engine.making import Making
+
+        self.store.prepare()
+        return Making(self.store, self._steps, self._steps_path, self.warn)
 
     def _taking(self) -> Taking:
         from minicontainer.engine.snapshots import Taking

@@ -18,6 +18,10 @@ from minicontainer.linux import files
 from minicontainer.record import Record
 from minicontainer.steps import Steps
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.engine.image_mounts import ImageMount
+
 ALWAYS, IF_MISSING, NEVER = PULLING = ("always", "missing", "never")
 """When an image is asked for at its registry."""
 
@@ -124,8 +128,24 @@ def users(configs: list[Config]) -> dict[str, list[str]]:
     return found
 
 
+def users_of(store: Store) -> dict[str, list[str]]:
+    """Image's id → who needs it: the names of containers, and the directories at which it is mounted."""
+    found = users(store.all())
+    for one in _mounted(store):
+        found.setdefault(one.image_id, []).append(one.directory)
+    return found
+
+
+def _mounted(store: Store) -> list[ImageMount]:
+    if not os.path.isdir(f"{store.root}/mounts"):
+        return []
+    from minicontainer.engine.image_mounts import mounted_images
+
+    return mounted_images(store)
+
+
 def layers_in_use(store: Store) -> dict[str, list[str]]:
-    """Layer → the names of the containers that stand on it, themselves or by a snapshot."""
+    """Layer → the names of the containers that stand on it, themselves or by a snapshot, and where it is mounted."""
     import json
 
     found = dict[str, list[str]]()
@@ -137,6 +157,9 @@ def layers_in_use(store: Store) -> dict[str, list[str]]:
                 stood_on |= {*json.loads(files.read(f"{directory}/{file}")).get("layers", ())}
         for layer in stood_on:
             found.setdefault(layer, []).append(config.name)
+    for one in _mounted(store):
+        for layer in one.layers:
+            found.setdefault(layer, []).append(one.directory)
     return found
 
 
@@ -144,7 +167,7 @@ def remove(store: Store, text: str, *, force: bool = False) -> list[str]:
     """``rmi``: what was done, a line each. Raises EngineError."""
     with told():
         images = images_of(store)
-        done = images.remove(text, users(store.all()), force=force)
+        done = images.remove(text, users_of(store), force=force)
         if any(line.startswith("Deleted") for line in done):
             with contextlib.suppress(ImageError):  # one cannot be read: `images` says so, and what to do
                 images.collect(lambda: layers_in_use(store))
@@ -155,7 +178,7 @@ def prune(store: Store, *, unused: bool = False) -> tuple[list[str], int | None]
     """``image prune``: what was removed, a line each, and how many bytes that freed (None: not yet). EngineError."""
     with told():
         images = images_of(store)
-        done = images.prune(users(store.all()), unused=unused)
+        done = images.prune(users_of(store), unused=unused)
         forget(store)
         return done, images.collect(lambda: layers_in_use(store), everything=True)
 

@@ -14,6 +14,7 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
 STATE/images/                   an OCI image layout: `minicontainer.images.content`
 STATE/layers/NAME/diff          a read-only layer of whatever image or snapshot, unpacked, as overlayfs takes it
+STATE/mounts/HEX.json           an image that is mounted on the host: `minicontainer.engine.image_mounts`
 STATE/seccomp/…                 filters of system calls, compiled once
 """
 

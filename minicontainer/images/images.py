@@ -311,6 +311,30 @@ class Images:
                 freed += self.content.forget_partial()[1]
             return freed + sum(map(self._remove_layer, [*self._unneeded(layers)]))
 
+    def there(self) -> tuple[set[str], set[str]]:
+        """The digests of all blobs, and the names of all layers: for `forget_since`."""
+        layers = {*os.listdir(self.layers)} if os.path.isdir(self.layers) else set[str]()
+        return {*self.content.blobs()}, layers
+
+    def forget_since(self, before: tuple[Collection[str], Collection[str]]) -> None:
+        """Remove what has come since then and no image names: what somebody has made who failed.
+
+        Unless somebody else adds to the store right now: then the next collection does it. Raises ImageError.
+        """
+        with self.content.changing(patient=False) as alone:
+            if not alone:
+                return
+            blobs, layers = set[str](before[0]), set[str](before[1])
+            for one in self.content.descriptors():
+                for part in self.content.parts(one):
+                    blobs.add(part.digest)
+                    if part.media_type in CONFIGS:
+                        config = read_config(self.content.read(part))
+                        layers |= {each.partition(":")[2] for each in config.diff_ids}
+            self.content.collect(blobs)
+            for name in [*self._unneeded(layers)]:
+                self._remove_layer(name)
+
     def _unneeded(self, kept: Collection[str]) -> Iterator[str]:
         """Directories of layers of images, and what somebody who was killed left of making or removing one."""
         with contextlib.suppress(FileNotFoundError):
@@ -535,6 +559,8 @@ def _is_locked(directory: str) -> bool:
 
 
 def _containers(names: Sequence[str]) -> str:
+    if names[0].startswith("/"):
+        return f"the mount at {names[0]}"
     return f"container {names[0]}" if len(names) == 1 else f"containers {', '.join(names)}"
 
 

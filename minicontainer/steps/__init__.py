@@ -138,6 +138,7 @@ class Steps(Record):
     copy_tree: Callable[..., None] = _ours("copying")
     imitate: Callable[..., None] = _ours("copying")
     merge: Callable[..., None] = _ours("copying")
+    changes: Callable[..., Any] = _ours("changes")
     take: Callable[..., None] = _ours("snapshot")
     restore: Callable[..., None] = _ours("snapshot")
     clone: Callable[..., None] = _ours("snapshot")

@@ -38,6 +38,8 @@ def reachable(tmp_path: Path, *arguments: str) -> tuple[list[str], list[str]]:
     cd / && exec "$@"
     """
     python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    if (CHECKOUT / ".venv/bin/python").exists():  # with what is installed beside it, where that can be got at
+        python = "/mnt/code/.venv/bin/python"
     program = "import sys; sys.path.insert(0, '/mnt/code'); from minicontainer.cli import main; sys.exit(main())"
     command = [python, "-B", "-I", "-c", program, "--root", "/mnt/state/engine", *arguments]
     return ["unshare", "--mount", "sh", "-c", script, "sh"], command
