@@ -491,12 +491,15 @@ def prune_all(arguments: argparse.Namespace) -> int:
     from minicontainer.engine import images
 
     what = "images that no container is made of" if arguments.all else "images without a name"
-    if not arguments.force and os.isatty(0):
+    if not arguments.force:
+        if not os.isatty(0):
+            raise EngineError("system prune asks first, and there is no terminal to ask on: say -f if you mean it")
         answer = input(f"This removes all containers that do not run, networks without any, and {what}. Go on? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             return 1
     engine = _engine(arguments)
     engine.store.prepare()
+    code = 0
     for config, state in reversed(engine.containers()):  # the latest first: clones before what they were made of
         if state.status not in ("running", "starting"):
             try:
@@ -504,6 +507,7 @@ def prune_all(arguments: argparse.Namespace) -> int:
                 print(f"Removed container: {config.name}")
             except EngineError as error:
                 print(f"minicontainer: {error}", file=sys.stderr)
+                code = 1
     if os.path.isdir(f"{engine.store.root}/networks"):
         from minicontainer.engine import networks
 
@@ -514,7 +518,7 @@ def prune_all(arguments: argparse.Namespace) -> int:
     for line in done:
         print(line)
     _say_freed(freed)
-    return 0
+    return code
 
 
 def check_options(parser: Parser) -> None:

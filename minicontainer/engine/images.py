@@ -144,8 +144,11 @@ def _mounted(store: Store) -> list[ImageMount]:
     return mounted_images(store)
 
 
-def layers_in_use(store: Store) -> dict[str, list[str]]:
-    """Layer → the names of the containers that stand on it, themselves or by a snapshot, and where it is mounted."""
+def layers_in_use(store: Store, *, certain: bool = False) -> dict[str, list[str]]:
+    """Layer → the names of the containers that stand on it, themselves or by a snapshot, and where it is mounted.
+
+    `certain`: for who removes what nothing stands on. Raises ImageError then: what a snapshot stands on is not known.
+    """
     import json
 
     found = dict[str, list[str]]()
@@ -153,14 +156,26 @@ def layers_in_use(store: Store) -> dict[str, list[str]]:
         stood_on = set(config.layers)
         directory = f"{store.directory(config.id)}/snapshots"
         for file in os.listdir(directory) if os.path.isdir(directory) else ():
-            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            try:
                 stood_on |= {*json.loads(files.read(f"{directory}/{file}")).get("layers", ())}
+            except FileNotFoundError:
+                continue  # it has just been removed
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                if certain:
+                    raise _lost(file.removesuffix(".json"), config, error) from None
         for layer in stood_on:
             found.setdefault(layer, []).append(config.name)
     for one in _mounted(store):
         for layer in one.layers:
             found.setdefault(layer, []).append(one.directory)
     return found
+
+
+def _lost(snapshot: str, config: Config, error: Exception) -> ImageError:
+    return ImageError(
+        f"nothing is removed while snapshot {snapshot} of {config.name} cannot be read, as nobody knows what it stands "
+        f"on: {error}; to give it up: minicontainer snapshot rm {config.name} {snapshot}"
+    )
 
 
 def remove(store: Store, text: str, *, force: bool = False) -> list[str]:
@@ -170,7 +185,7 @@ def remove(store: Store, text: str, *, force: bool = False) -> list[str]:
         done = images.remove(text, users_of(store), force=force)
         if any(line.startswith("Deleted") for line in done):
             with contextlib.suppress(ImageError):  # one cannot be read: `images` says so, and what to do
-                images.collect(lambda: layers_in_use(store))
+                images.collect(lambda: layers_in_use(store, certain=True))
         return done
 
 
@@ -180,7 +195,7 @@ def prune(store: Store, *, unused: bool = False) -> tuple[list[str], int | None]
         images = images_of(store)
         done = images.prune(users_of(store), unused=unused)
         forget(store)
-        return done, images.collect(lambda: layers_in_use(store), everything=True)
+        return done, images.collect(lambda: layers_in_use(store, certain=True), everything=True)
 
 
 class Use(Record):

@@ -273,10 +273,30 @@ def test_system_prune(own: Command) -> None:
     load(own, userland(Env=["PATH=/bin"]), "x:1")
     said(own("create", "--name", "c1", *QUIET, "x:1", "true"))
     said(own("run", "-d", "--name", "c2", *QUIET, "x:1", "sleep", "60"))
-    assert "Removed container: c1" in said(own("system", "prune"))
+    assert "Removed container: c1" in said(own("system", "prune", "-f"))
     assert "c2" in own("ps").stdout and listed(own) == [("x", "1")]
     said(own("rm", "-f", "c2"))
-    assert "Deleted" in said(own("system", "prune", "-a"))
+    assert "Deleted" in said(own("system", "prune", "-a", "-f"))
+
+
+def test_system_prune_asks_and_nobody_to_ask_is_no(own: Command) -> None:
+    load(own, userland(Env=["PATH=/bin"]), "x:1")
+    said(own("create", "--name", "c1", *QUIET, "x:1", "true"))
+    done = own("system", "prune")
+    assert done.returncode == 125 and "say -f" in one_line(done.stderr) and len(own.containers()) == 1
+
+
+def test_nothing_is_collected_while_a_snapshot_cannot_be_read(own: Command) -> None:
+    load(own, userland(Env=["PATH=/bin"]), "x:1")
+    said(own("create", "--name", "c1", *QUIET, "x:1", "true"))
+    said(own("snapshot", "c1"))
+    [record] = own.root.glob("containers/*/snapshots/snap0.json")
+    record.write_text("{")
+    before = sorted(os.listdir(own.root / "layers"))
+    done = own("image", "prune", "-a")
+    assert done.returncode == 125 and "snapshot rm c1 snap0" in one_line(done.stderr)
+    assert sorted(os.listdir(own.root / "layers")) == before
+    assert own("system", "df").returncode == 0
 
 
 def test_system_prune_removes_clones_and_what_they_were_made_of(own: Command) -> None:
@@ -284,7 +304,7 @@ def test_system_prune_removes_clones_and_what_they_were_made_of(own: Command) ->
     said(own("create", "--name", "c1", *QUIET, "x:1", "true"))
     said(own("clone", "c1", "c2"))
     said(own("clone", "c2", "c3"))
-    assert said(own("system", "prune")).startswith(
+    assert said(own("system", "prune", "-f")).startswith(
         "".join(f"Removed container: {name}\n" for name in ("c3", "c2", "c1"))
     )
     assert own.containers() == []
