@@ -18,6 +18,7 @@ from benchmarks import (
     snapshots,
     stats,
     throughput,
+    unpack,
     warm_start,
 )
 from benchmarks.measure import Report, circumstances
@@ -30,6 +31,7 @@ MODULES = {
     "podman_start": podman_start,
     "networks": networks,
     "throughput": throughput,
+    "unpack": unpack,
     "names": names,
     "snapshots": snapshots,
     "stats": stats,

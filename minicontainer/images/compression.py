@@ -20,12 +20,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
-PIECE = 256 << 10
-"""Bytes that are handed on at once. Small enough to stay in the processor's cache until the next one takes it."""
-AHEAD = 16
-"""Pieces that are decompressed before anybody asks for them."""
-INPUT = 64 << 10
-"""Bytes that are read at once. A stream of many tiny members is copied from each member on to the end of these."""
+PIECE = 512 << 10
+"""Bytes that are handed on at once. Both threads want the interpreter for a moment with each of them, and where many
+want the processor, whoever has the interpreter may just be the one who has to wait."""
+AHEAD = 12
+"""Pieces that are decompressed before anybody asks for them: 6 MB, for the times when one of the two has to wait."""
+INPUT = 512 << 10
+"""Bytes that are read at once."""
+_SEVERAL = 32 << 10
+"""Bytes that a member is given at once which is not the first: those that it leaves are copied, for each of many."""
 SIZE_LIMIT = 128 << 30
 """Bytes that a layer may have when it is uncompressed, unless the caller says otherwise."""
 
@@ -136,6 +139,66 @@ class LayerReader:
             yield piece
 
 
+class LayerWriter:
+    """An open file for `pack_layer`: what is written to it goes compressed to a blob, and both digests are known.
+
+    ``with LayerWriter(fd) as layer: steps.pack_layer(directory, layer)``; then `diff_id`, `digest` and `size`.
+    """
+
+    def __init__(self, target: int, method: str = GZIP) -> None:
+        """Write the blob to the file descriptor `target`, which stays the caller's."""
+        self._target = target
+        self._compressor = None if method == NONE else _compressor(method)
+        self._uncompressed, self._compressed = hashlib.sha256(), hashlib.sha256()
+        self._waiting = bytearray()
+        self._ended = False
+        self.size = 0
+        """Bytes of the blob so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._pass_on(bytes(self._waiting))
+            if self._compressor:
+                self._store(self._compressor.flush())
+            self._ended = True
+
+    def write(self, data: bytes) -> int:
+        """Take the next bytes of the tar. Raises OSError: ENOSPC…"""
+        self._waiting += data
+        if len(self._waiting) >= PIECE:
+            whole = len(self._waiting) // PIECE * PIECE
+            for at in range(0, whole, PIECE):
+                self._pass_on(bytes(self._waiting[at : at + PIECE]))
+            del self._waiting[:whole]
+        return len(data)
+
+    @property
+    def diff_id(self) -> str:
+        """The digest of what was written, after the end."""
+        return _told(self._uncompressed, self._ended)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the blob, after the end."""
+        return _told(self._compressed, self._ended)
+
+    def _pass_on(self, piece: bytes) -> None:
+        """All pieces but the last are of one size, for isal's blob depends on where they end."""
+        self._uncompressed.update(piece)
+        self._store(self._compressor.compress(piece) if self._compressor else piece)
+
+    def _store(self, data: bytes) -> None:
+        self._compressed.update(data)
+        self.size += len(data)
+        while data:
+            data = data[os.write(self._target, data) :]
+
+
 def decompress(blob: Iterable[bytes]) -> Iterator[bytes]:
     """What is in a blob, in pieces of at most `PIECE` bytes. Raises ImageError: corrupt, or cut off.
 
@@ -155,38 +218,31 @@ def decompress(blob: Iterable[bytes]) -> Iterator[bytes]:
                 yield waiting[at : at + PIECE]
             waiting = next(source, b"")
         return
+    at, feed = 0, INPUT  # how far we are in what waits, and how much of it a member is given at once
     while waiting:
         member, errors = _decompressor(method)
         while not member.eof:
-            if member.needs_input and not waiting:
-                waiting = next(source, b"")
+            if member.needs_input and at == len(waiting):
+                waiting, at = next(source, b""), 0
                 if not waiting:
                     raise ImageError(f"its {method} stream is cut off: fetch it again")
+            data = waiting[at : at + feed] if member.needs_input else b""
+            at += len(data)
             try:
-                piece = member.decompress(waiting, PIECE)
+                piece = member.decompress(data, PIECE)
             except errors as error:
                 raise ImageError(f"its {method} stream is corrupt ({error}): fetch it again") from None
-            waiting = b""
             if piece:
                 yield piece
-        waiting = member.unused_data or next(source, b"")
-        if waiting[:1] == b"\0":
-            for rest in (waiting, *source):
+        at -= len(member.unused_data)
+        feed = _SEVERAL
+        if at == len(waiting):
+            waiting, at = next(source, b""), 0
+        if waiting[at : at + 1] == b"\0":
+            for rest in (waiting[at:], *source):
                 if rest.strip(b"\0"):
                     raise ImageError(f"something follows its {method} stream that is none: fetch it again")
             return
-
-
-def compress(pieces: Iterable[bytes], method: str = GZIP) -> Iterator[bytes]:
-    """The blob that a layer travels as. The same bytes give the same blob: no name and no time of day is in it."""
-    if method == NONE:
-        yield from pieces
-        return
-    compressor = _compressor(method)
-    for piece in pieces:
-        if out := compressor.compress(piece):
-            yield out
-    yield compressor.flush()
 
 
 def _decompressor(method: str) -> Any:
@@ -200,6 +256,7 @@ def _decompressor(method: str) -> Any:
 
 
 def _compressor(method: str) -> Any:
+    """The same bytes give the same blob: no name and no time of day is in it."""
     if method == GZIP:
         from isal import isal_zlib
 

@@ -31,7 +31,7 @@ from minicontainer.linux import (
     move_mount,
     tar,
 )
-from minicontainer.steps.unpacking import LIMITS, OVERLAYS_OWN, Limits, Refused, Unpacked, Unpacking, _may_travel
+from minicontainer.steps.unpacking import KEPT, LIMITS, OVERLAYS_OWN, Limits, Refused, Unpacked, Unpacking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ AUFS = ".wh..wh."
 WHITEOUT_DEVICE = os.makedev(0, 0)
 PAGE = 4096
 """Bytes of options that mount(2) takes, with the NUL at their end."""
+VALUE = 255
+"""Bytes that fsconfig(2) takes for one option."""
 
 
 def apply_layer(archive: Iterable[bytes] | BinaryIO, directory: str, limits: Limits = LIMITS) -> Unpacked:
@@ -124,13 +126,16 @@ def _marks() -> str:
 
 def _make_directory(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
     """A directory, unless it is there already; it gets its attributes when everything is in it."""
-    if name and not layer.is_directory(name):
-        hides = layer.is_there(name) and _is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False))
-        if layer.is_there(name):
+    try:
+        if name:
+            os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        if not layer.is_directory(name):
+            hides = _is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False))
             layer.clear(name)
-        os.mkdir(name, 0o700, dir_fd=parent)
-        if hides:  # it takes the place of what is hidden, and what was in that shall not shine through
-            _make_opaque(f"/proc/self/fd/{parent}/{name}")
+            os.mkdir(name, 0o700, dir_fd=parent)
+            if hides:  # it takes the place of what is hidden, and nothing that was in there shall shine through
+                _make_opaque(f"/proc/self/fd/{parent}/{name}")
     layer.dress_later(name, entry)
 
 
@@ -173,6 +178,8 @@ def _link(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
 
 def _make_device(layer: Unpacking, parent: int, name: str, entry: tar.Entry) -> None:
     """A device node, or an empty file in its place where we may not make one."""
+    if not (0 <= entry.major < 1 << 12 and 0 <= entry.minor < 1 << 20):
+        raise Refused(f"{entry.name!r} is the device {entry.major}:{entry.minor}, and there are no such numbers")
     device = os.makedev(entry.major, entry.minor)
     if entry.kind == tar.CHARACTER and device == WHITEOUT_DEVICE:
         raise Refused(f"{entry.name!r} is a character device 0:0: the mark of overlayfs, which no layer brings itself")
@@ -296,7 +303,7 @@ def _attributes(file: str, path: str) -> tuple[dict[str, bytes], bool]:
             if mark in ("redirect", "metacopy"):
                 raise Refused(f"{path!r} is not whole: overlayfs ({mark}) has left a part of it in the layer below")
             opaque |= mark == "opaque" and name.startswith(_marks())
-        elif _may_travel(name):
+        elif name.startswith(KEPT):
             xattrs[name] = os.getxattr(file, name, follow_symlinks=False)
     return xattrs, opaque
 
@@ -338,9 +345,9 @@ def _stack_one_by_one(
     try:
         fsconfig(context, FSCONFIG_SET_STRING, "source", "overlay")
         for path in lowers:
-            fsconfig(context, FSCONFIG_SET_STRING, "lowerdir+", path)
+            _set_directory(context, "lowerdir+", path, path)
         for key, path in where:
-            fsconfig(context, FSCONFIG_SET_STRING, key, path.replace("\\", "\\\\"))
+            _set_directory(context, key, path, path.replace("\\", "\\\\"))
         fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", "nofollow")
         for flag in flags:
             fsconfig(context, FSCONFIG_SET_FLAG, flag)
@@ -352,6 +359,18 @@ def _stack_one_by_one(
         move_mount(made, target)
     finally:
         os.close(made)
+
+
+def _set_directory(context: int, key: str, path: str, written: str) -> None:
+    """Set an option to a directory: by its path as overlayfs reads it, or where that is too long by a descriptor."""
+    if len(os.fsencode(written)) <= VALUE:
+        fsconfig(context, FSCONFIG_SET_STRING, key, written)
+        return
+    there = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fsconfig(context, FSCONFIG_SET_STRING, key, f"/proc/self/fd/{there}")
+    finally:
+        os.close(there)
 
 
 def _escaped(path: str) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LAST_ID = 2**32 - 2  # the one above it stands for "leave it as it is"; chown(2)
 OVERLAYS_OWN = ("trusted.overlay.", "user.overlay.")
 """Extended attributes by which overlayfs finds its way: who could bring some could lead it elsewhere."""
+KEPT = ("user.", "system.posix_acl_", "security.capability")
+"""Those that are the file's. All others are this host's affair, such as labels of SELinux."""
 _LOST_SHOWN = 100
 
 
@@ -37,7 +39,7 @@ class Limits(Record):
 
     size: int = 64 << 30
     """Bytes of all its files, holes included."""
-    entries: int = 2_000_000
+    entries: int = 1_000_000
     depth: int = 255
     """Directories in one another."""
 
@@ -68,8 +70,8 @@ class Unpacking:
         self._limits = limits
         self._way: list[tuple[str, int]] = []
         """The directory that we are in: each step from the top, by name and file descriptor."""
-        self._above = "."
-        """The name in the archive of the directory that we are in."""
+        self._above: str | None = None
+        """What stood before the last "/" in the name that led us here, if the next such name leads here too."""
         self._owner = (os.geteuid(), os.getegid())
         self._implied = Entry("", mode=0o755, uid=self._owner[0], gid=self._owner[1])
         """How a directory looks that is only named on the way to something."""
@@ -115,7 +117,7 @@ class Unpacking:
         if not parts:
             return self.top, ""
         self._walk(parts[:-1])
-        self._above = above if last == parts[-1] else "."  # else it has "/" at its end, and the next one will not
+        self._above = above if last == parts[-1] else None  # else there was a "/" at its end
         return self._here, parts[-1]
 
     def parts(self, name: str) -> list[str]:
@@ -155,16 +157,17 @@ class Unpacking:
 
     def _step(self, name: str) -> None:
         """Into a directory in the one where we are, which is made if it is not there."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, dir_fd=self._here)
+            self._enter(name)
         except FileNotFoundError:
             os.mkdir(name, 0o700, dir_fd=self._here)
-            fd = os.open(name, flags, dir_fd=self._here)
-            self._way.append((name, fd))
+            self._enter(name)
             self._directories["/".join(part for part, _ in self._way)] = self._implied
-        else:
-            self._way.append((name, fd))
+
+    def _enter(self, name: str) -> None:
+        """Into a directory in the one where we are. Raises FileNotFoundError, NotADirectoryError (a link, too)."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._way.append((name, os.open(name, flags, dir_fd=self._here)))
 
     def _follow(self, name: str) -> None:
         """To where the symbolic link `name` leads, below our top; our way is then the one that leads there directly."""
@@ -184,30 +187,20 @@ class Unpacking:
     def _go_back(self, steps: int) -> None:
         while len(self._way) > steps:
             os.close(self._way.pop()[1])
-        self._above = "."
+        self._above = None
 
     # What
 
     def clear(self, name: str) -> None:
         """Remove what an earlier entry has put in the place of this one, in the directory where we are."""
-        if stat.S_ISDIR(os.stat(name, dir_fd=self._here, follow_symlinks=False).st_mode):
+        if self.is_directory(name):
             shutil.rmtree(name, dir_fd=self._here)
         else:
             os.unlink(name, dir_fd=self._here)
 
-    def is_there(self, name: str) -> bool:
-        """Whether an earlier entry is in the place, in the directory where we are."""
-        return self._mode(name) != 0
-
     def is_directory(self, name: str) -> bool:
-        """Likewise, a directory."""
-        return stat.S_ISDIR(self._mode(name))
-
-    def _mode(self, name: str) -> int:
-        try:
-            return os.stat(name, dir_fd=self._here, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return 0
+        """Whether there is a directory with this name in the one where we are."""
+        return stat.S_ISDIR(os.stat(name, dir_fd=self._here, follow_symlinks=False).st_mode)
 
     def lose(self, entry: Entry, what: str) -> None:
         """Note what of an entry cannot be kept."""
@@ -225,7 +218,7 @@ class Unpacking:
         for name, value in entry.xattrs.items():
             if name.startswith(("trusted.", *OVERLAYS_OWN)):
                 raise Refused(f"{entry.name!r} brings {name}: such attributes are the host's and overlayfs's own")
-            if _may_travel(name):
+            if name.startswith(KEPT):
                 try:
                     os.setxattr(file, name, value, follow_symlinks=follow)
                 except OSError as error:
@@ -248,22 +241,20 @@ class Unpacking:
     def finish(self) -> None:
         """Give every directory its attributes; those in a directory before itself, as its mode may shut us out."""
         for path in sorted(self._directories, reverse=True):
-            entry = self._directories[path]
             try:
-                if self._find(path):
-                    self.dress(self._here, entry)
+                self._return_to(path.split("/") if path else [])
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # a later entry has taken its place
+            try:
+                self.dress(self._here, self._directories[path])
             except OSError as error:
-                raise OSError(error.errno, f"{path or '/'}: {error.strerror}") from error
+                raise OSError(error.errno, f"{path or '/'!r}: {error.strerror}") from error
 
-    def _find(self, path: str) -> bool:
-        """Go to a directory that we have made; False: a later entry has taken its place."""
-        parts = path.split("/") if path else []
+    def _return_to(self, parts: list[str]) -> None:
+        """Go to a directory that we have made. Raises FileNotFoundError, NotADirectoryError: it is gone."""
         self._go_back(self._shared(parts))
         for name in parts[len(self._way) :]:
-            if not self.is_directory(name):
-                return False
-            self._step(name)
-        return True
+            self._enter(name)
 
     def _chown(self, file: int | str, entry: Entry) -> None:
         if not (0 <= entry.uid <= _LAST_ID and 0 <= entry.gid <= _LAST_ID):
@@ -280,8 +271,3 @@ class Unpacking:
                 errno.EINVAL,
                 f"{whose}, who has no id in this user namespace: give its owner more in /etc/subuid, /etc/subgid",
             ) from None
-
-
-def _may_travel(attribute: str) -> bool:
-    """Whether an extended attribute is the file's; others are this host's affair, such as labels of SELinux."""
-    return attribute.startswith(("user.", "system.posix_acl_")) or attribute == "security.capability"

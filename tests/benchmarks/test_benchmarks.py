@@ -23,6 +23,7 @@ from benchmarks import (
     snapshots,
     stats,
     throughput,
+    unpack,
     warm_start,
 )
 from benchmarks.measure import Goal, Report, Series, take_turns
@@ -81,6 +82,16 @@ def test_stats_looks_at_containers_that_run(nothing_left: None) -> None:
     report = stats.measure(rounds=1, containers=2)
     assert report[stats.OURS].median > 0
     assert report[stats.COMMAND].median > report[stats.OURS].median
+
+
+@root_only
+@pytest.mark.skipif(not shutil.which("pigz"), reason="wants pigz")
+def test_unpack_takes_the_same_layer_apart_in_each_way(nothing_left: None) -> None:
+    before = set(os.listdir("/dev/shm"))
+    report = unpack.measure(rounds=1, size=1 << 20)
+    measured = {series.name for series in report.series}
+    assert measured | set(report.missing) == {unpack.OURS, unpack.PEER, unpack.UMOCI, unpack.ALONE}
+    assert not [name for name in set(os.listdir("/dev/shm")) - before if name.startswith("benchmark-")]
 
 
 @root_only

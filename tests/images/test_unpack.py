@@ -201,6 +201,45 @@ def test_what_a_killed_process_left_is_swept(layers: Path, slow: subprocess.Pope
     assert sweep(str(layers)) == left and os.listdir(layers) == [name]
 
 
+def dying(at: str | int) -> None:
+    """Let this process be killed when it has come so far: in the middle, by pieces; or at a call."""
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if isinstance(at, str):
+        setattr(os, at, die)
+        return
+    real, left = os.write, [at]
+
+    def write(fd: int, data: Any) -> int:
+        left[0] -= 1
+        return real(fd, data) if left[0] else die()  # type: ignore[return-value]
+
+    os.write = write  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("at", ["mkdir", "open", 1, 2, 3, 4, "utime", "rename", "listdir", "rmdir"])
+@pytest.mark.parametrize("sync", [True, False])
+def test_killed_anywhere_it_is_whole_or_not_there(layers: Path, at: str | int, sync: bool) -> None:
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException), opened(gzip.compress(TAR)) as fd:
+            dying(at)
+            unpack(str(layers), digest_of(TAR), fd, APPLY, sync=sync)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    whole = layers / digest_of(TAR).removeprefix("sha256:")
+    if whole.exists():
+        alone = layers.parent / "alone"
+        alone.mkdir()
+        assert tree_of(whole / "diff") == tree_of(unpacked(alone, TAR))
+    assert all(name.startswith(".") or name == whole.name for name in os.listdir(layers))
+    sweep(str(layers))
+    unpacked(layers, TAR)
+    assert os.listdir(layers) == [whole.name]
+
+
 def test_the_second_waits_for_the_first(layers: Path, slow: subprocess.Popen[str]) -> None:
     reading, writing = os.pipe()
     pid = os.fork()
@@ -347,17 +386,18 @@ def test_umoci_agrees_on_entries_that_take_the_place_of_others(layers: Path, tmp
 
 def test_skopeo_takes_what_we_pack(layers: Path, tmp_path: Path) -> None:
     """Its digests are the ones that we know."""
-    from io import BytesIO
+    from minicontainer.images.compression import LayerWriter
 
-    from minicontainer.images.compression import compress
-    from minicontainer.steps.layers import pack_layer
-
-    out = BytesIO()
-    pack_layer(str(unpacked(layers, BASE)), out)
+    place = unpacked(layers, BASE)
+    with tempfile.TemporaryFile() as file, LayerWriter(file.fileno()) as layer:
+        Steps().pack_layer(str(place), layer)
+        file_copy = os.dup(file.fileno())
+    with open(file_copy, "rb") as file:
+        file.seek(0)
+        blob = file.read()
     layout = Layout(tmp_path / "layout")
-    layout.tag(layout.image([out.getvalue()], lambda tar: b"".join(compress([tar]))))
+    layout.tag(layout.image([gzip.decompress(blob)], lambda _: blob))
+    assert layer.diff_id == digest_of(gzip.decompress(blob)) and layer.digest == digest_of(blob)
     subprocess.run(["skopeo", "copy", "-q", f"oci:{layout.directory}:tag", f"oci:{tmp_path}/copy:tag"], check=True)
     assert sorted(os.listdir(tmp_path / "copy/blobs/sha256")) == sorted(os.listdir(layout.directory / "blobs/sha256"))
-    again = by_umoci(layout, tmp_path / "umoci")
-    expected = tree_of(unpacked(layers, BASE))
-    assert again == expected
+    assert by_umoci(layout, tmp_path / "umoci") == tree_of(place)

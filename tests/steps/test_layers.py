@@ -120,6 +120,31 @@ def test_directories_that_are_not_mentioned_are_root_s(tree: Path) -> None:
     assert [(mode(tree / path), (tree / path).stat().st_uid, (tree / path).stat().st_mtime) for path in ("a", "a/b")] == [("drwxr-xr-x", 0, 0)] * 2  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "options", [["--format=gnu"], ["--format=pax"], ["--format=ustar"]], ids=["gnu", "pax", "ustar"]
+)
+@pytest.mark.parametrize("order", [["--sort=name"], ["--sort=none"], ["--no-recursion", "--null", "-T", "-"]], ids=["by name", "as they come", "shuffled"])  # fmt: skip
+def test_a_real_tree_by_gnu_tar(tree: Path, options: list[str], order: list[str]) -> None:
+    source = Path(__file__).parents[2] / "labs/course"
+    names = ["./" + str(path.relative_to(source)) for path in source.rglob("*")]
+    for number in range(0, len(names) - 7, 7):  # jumping to and fro, as no program would
+        names[number], names[-number] = names[-number], names[number]
+    what = order if "-T" in order else [*order, "."]
+    raw = subprocess.run(["tar", "-C", str(source), *options, "-cf", "-", *what], input="\0".join([".", *names]).encode(), capture_output=True, check=True).stdout  # fmt: skip
+    unpack(raw, tree)
+    expected, found = tree_of(source), tree_of(tree)
+    if "--format=pax" not in options:  # the others know whole seconds only
+        expected, found = ({path: (*about[:3], about[3] // 10**9, *about[4:]) for path, about in both.items()} for both in (expected, found))  # fmt: skip
+    assert found == expected
+
+
+def test_names_that_begin_with_a_dot_after_a_directory_far_down(tree: Path) -> None:
+    unpack(
+        archive(entry("./a/b/", "dir"), entry("./x"), entry("./a/b/c/", "dir"), entry("./y/", "dir"), entry("z")), tree
+    )
+    assert sorted(os.listdir(tree)) == ["a", "x", "y", "z"] and os.listdir(tree / "a/b") == ["c"]
+
+
 def test_holes_stay_holes(tree: Path, tmp_path: Path) -> None:
     with (tmp_path / "holes").open("wb") as file:
         file.seek(5_000_000)
@@ -496,7 +521,7 @@ def test_more_layers_than_overlayfs_has(tree: Path) -> None:
     assert apart(act) == errno.EINVAL
 
 
-@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", "a\\:b", "a'\"b"])
+@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", "a\\:b", "a'\"b", "n" * 250, "n:,\\" * 60])
 @pytest.mark.parametrize("count", [2, 60])
 def test_names_with_letters_that_mean_something(tree: Path, name: str, count: int) -> None:
     def act() -> list[str]:
@@ -670,6 +695,13 @@ def test_ids_that_there_are_not(guarded: Path, ids: dict[str, int]) -> None:
         unpack(archive(entry("f", mode=0o4755, **ids), format=1), guarded)
 
 
+@pytest.mark.parametrize("numbers", [(2**40, 1), (1, 2**40), (-1, 5), (4096, 0), (1, 1 << 20)])
+@pytest.mark.parametrize("kind", ["char", "block"])
+def test_devices_that_there_are_not(guarded: Path, kind: str, numbers: tuple[int, int]) -> None:
+    with pytest.raises(Refused, match="no such numbers"):
+        unpack(archive(entry("f", kind, devmajor=numbers[0], devminor=numbers[1]), format=1), guarded)
+
+
 def test_times_that_there_are_not(guarded: Path) -> None:
     with pytest.raises(Refused, match="time"):
         unpack(archive(entry("f", pax_headers={"mtime": "99999999999999999999"})), guarded)
@@ -727,6 +759,34 @@ def test_nothing_is_left_open(guarded: Path) -> None:
             unpack(archive(entry("a/b/c"), entry(name)), guarded)
     pack(guarded)
     assert set(os.listdir("/proc/self/fd")) == files
+
+
+SAMPLE = archive(
+    entry("d/", "dir", pax_headers={"SCHILY.xattr.user.x": "y"}), entry("d/" + "n" * 120, content=b"1" * 600), entry("d/l", "link", linkname="d/" + "n" * 120), entry("s", "symlink", linkname="d"),
+    entry("s/null", "char", devmajor=1, devminor=3), entry("p", "fifo"), entry("d/.wh.x"), entry("e/.wh..wh..opq"), entry("x", pax_headers={"mtime": "1.5"}),
+)  # fmt: skip
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_archive_is_an_error_of_ours_or_a_tree(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Damaged where it hurts, in the headers, with the checksums put right."""
+    raw = bytearray(SAMPLE)
+    headers = [at for at in range(0, len(raw), 512) if raw[at + 257 : at + 262] == b"ustar"]
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.sampled_from(headers))
+        raw[at + data.draw(st.integers(0, 511))] = data.draw(
+            st.one_of(st.integers(0, 255), st.sampled_from(b"\0/.0123456xLKS\x80\xff"))
+        )
+        raw[at + 148 : at + 156] = b"%06o\0 " % (sum(raw[at : at + 148]) + sum(raw[at + 156 : at + 512]) + 256)
+    top = tmp_path_factory.mktemp("damaged")
+    (top / "tree").mkdir()
+    with contextlib.suppress(Refused, TarError, OSError):
+        unpack(bytes(raw), top / "tree")
+    assert os.listdir(top) == ["tree"]
+    shutil.rmtree(top)
 
 
 STEPS = st.sampled_from(["a", "b", "..", ".", "", ".wh.a", ".wh.", ".wh..wh..opq", "VICTIM", "proc/self/root"])
