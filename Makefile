@@ -26,7 +26,7 @@ ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
 MOVED := moved
 endif
 
-.PHONY: help setup lab test test-v2 lint format notebooks bench lock clean moved
+.PHONY: help setup lab test test-v2 lint format notebooks book bench lock clean moved
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -58,6 +58,9 @@ format: setup ## let ruff put the code in order
 
 notebooks: setup ## write notebooks/ anew from labs/course/
 	@$(BIN)/labs build $(ARGS)
+
+book: setup ## the whole course as a static site with outputs, in build/book (ARGS="03 05": only these labs)
+	@$(BIN)/labs book $(ARGS)
 
 bench: setup ## measure the engine beside its peers on this host
 	@$(BIN)/python -m benchmarks $(ARGS)

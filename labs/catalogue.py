@@ -5,12 +5,16 @@ name = "uts"
 title = "A host name of one's own"
 exercises = ["uts.set_names"]        # what the student writes: step and function
 checks = "test_03_uts.py"            # below tests/checks
+
+[hints]                              # what %hint tells, a step at a time; there need not be any
+"uts.set_names" = ["Where have you seen…?", "…"]
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 COURSE = Path(__file__).parent / "course"
@@ -33,6 +37,8 @@ class Lab:
     """The file with its checks."""
     directory: Path
     """Where its description, the source of its notebook and its mutants lie."""
+    hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By exercise, each nearer to the answer than the one before."""
 
 
 def every(course: Path = COURSE) -> list[Lab]:
@@ -60,6 +66,7 @@ def _read(description: Path) -> Lab:
             exercises=tuple(map(str, told["exercises"])),
             checks=CHECKS / str(told["checks"]),
             directory=description.parent,
+            hints={str(name): tuple(map(str, steps)) for name, steps in dict(told.get("hints", {})).items()},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoSuchLab(f"{description} cannot be used: {type(error).__name__}: {error}") from None

@@ -56,14 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     grade.add_argument("--jobs", metavar="N", type=int, default=len(os.sched_getaffinity(0)), help="how many at a time")
 
     commands.add_parser("build", help="write notebooks/ anew from labs/course/", add_help=False)
+    commands.add_parser("book", help="make a static site of the course, with outputs", add_help=False)
 
     told, rest = parser.parse_known_args(argv)
-    if rest and told.command != "build":
+    if rest and told.command not in ("build", "book"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if told.command == "build":
         from labs.notebook.build import main as build_notebooks
 
         return int(build_notebooks(rest) or 0)
+    if told.command == "book":
+        from labs.notebook.book import main as make_book
+
+        return make_book(rest)
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -430,9 +430,13 @@ class Performer:
         return value
 
     def answer(self, message: dict[str, Any], pid: int) -> None:
-        """Send a message, and with it a pid as the kernel's credentials: unix(7), SCM_CREDENTIALS."""
+        """Send a message, and with it a pid as the kernel's credentials: unix(7), SCM_CREDENTIALS.
+
+        Our own the kernel adds by itself. Whoever has no id yet, in a new user namespace, could not say who they are.
+        """
         ucred = struct.pack("iII", pid, os.getuid(), os.getgid())
-        self.line.sendmsg([json.dumps(message).encode()], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred)])
+        named = [] if pid == os.getpid() else [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred)]
+        self.line.sendmsg([json.dumps(message).encode()], named)
 
 
 def told(error: BaseException) -> dict[str, Any]:

@@ -123,6 +123,29 @@ class Observed:
                 return value.strip()
         raise KeyError(field)
 
+    def ids(self, kind: str) -> list[int]:
+        """Who it is, in the sandbox's numbers: "Uid" or "Gid", the real, effective, saved and file system id; "Groups".
+
+        -1: somebody whom the sandbox does not know.
+        """
+        ours = self._sandbox_map("uid" if kind == "Uid" else "gid")
+        return [_translated(int(number), ours) for number in self.status(kind).split()]
+
+    def id_map(self, kind: str) -> list[tuple[int, int, int]]:
+        """The map of its user namespace, of "uid" or "gid": (first id inside, first id in the sandbox, how many)."""
+        ours = self._sandbox_map(kind)
+        lines = (tuple(map(int, line.split())) for line in self._proc(f"{kind}_map").splitlines())
+        return [(inside, _translated(outside, ours), count) for inside, outside, count in lines]
+
+    @property
+    def setgroups(self) -> str:
+        """Whether setgroups(2) is for its user namespace to use: "allow" or "deny"."""
+        return self._proc("setgroups").strip()
+
+    def _sandbox_map(self, kind: str) -> list[tuple[int, int, int]]:
+        with open(f"/proc/{self._sandbox.pid}/{kind}_map") as lines:
+            return [(int(inside), int(outside), int(count)) for inside, outside, count in map(str.split, lines)]
+
     @property
     def command(self) -> list[str]:
         """What it was started with: /proc/PID/cmdline."""
@@ -337,6 +360,11 @@ def _readable(fd: int, seconds: float) -> bool:
     while not (ready := poll.poll(max(0.0, end - time.monotonic()) * 1000)) and time.monotonic() < end:
         pass
     return bool(ready)
+
+
+def _translated(outside: int, lines: Sequence[tuple[int, int, int]]) -> int:
+    found = (inside + outside - first for inside, first, count in lines if first <= outside < first + count)
+    return next(found, -1)
 
 
 def _mount(line: str) -> MountInfo:

@@ -6,31 +6,29 @@ are those of Okabe and Ito, which people who do not tell red from green can tell
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol
+from typing import Any, Generic, ParamSpec
 
-from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.text import Text
 
 from labs.notebook.network import KINDS, Journey, Sighting
 from labs.notebook.network import journey as followed
+from labs.notebook.seen import Relative, Running, family, relative, status
+from labs.notebook.shown import show
 from minicontainer.linux import Namespace
+
+__all__ = ["Picture", "Relative", "Running", "family", "journey", "mounts", "namespaces", "processes", "tree", "way_up"]
 
 SHARED, OWN, GONE, INK = "#d9d9d9", "#56b4e9", "#d55e00", "#222222"
 MONO = "monospace"
-
-
-class Running(Protocol):
-    """A container that runs: whatever knows the pid of its process 1."""
-
-    @property
-    def pid(self) -> int: ...
 
 
 Arguments = ParamSpec("Arguments")
@@ -44,11 +42,32 @@ class Picture(Generic[Arguments]):
         self.__doc__ = draw.__doc__
 
     def __call__(self, *args: Arguments.args, **options: Arguments.kwargs) -> None:
-        """Draw, and show."""
-        drawn = io.BytesIO()
-        self.figure(*args, **options).savefig(drawn, dpi=100, facecolor="white")
-        alt = (self.__doc__ or "").partition("\n")[0]
-        display(Image(drawn.getvalue(), alt=alt))  # type: ignore[no-untyped-call]
+        """Draw, and show: on white, which is readable on a dark page too, and as text for whoever does not see it."""
+        figure, drawn = self.figure(*args, **options), io.BytesIO()
+        figure.savefig(drawn, dpi=100, facecolor="white")
+        title = (self.__doc__ or "").partition("\n")[0]
+        text = f"{title}\n{read_aloud(figure)}"
+        show(
+            {"image/png": base64.b64encode(drawn.getvalue()).decode(), "text/plain": text},
+            {"image/png": {"alt": text.replace("\n", "; ")}, "needs_background": "light"},
+        )
+
+
+def read_aloud(figure: Figure) -> str:
+    """The texts of a picture that was drawn, line by line from the top, each from the left."""
+    found = []
+    bare = [axis for axes in figure.axes if not axes.axison for axis in (axes.xaxis, axes.yaxis)]
+    hidden = {id(text) for axis in bare for text in axis.findobj(Text)}  # of axes that are not drawn
+    for one in figure.findobj(Text):
+        if isinstance(one, Text) and one.get_visible() and one.get_text().strip() and id(one) not in hidden:
+            x, y = one.get_transform().transform(one.get_position())
+            found.append((-y, x, " ".join(one.get_text().split())))
+    lines: list[tuple[float, list[tuple[float, str]]]] = []
+    for down, x, text in sorted(found):
+        if not lines or down - lines[-1][0] > 6:
+            lines.append((down, []))
+        lines[-1][1].append((x, text))
+    return "\n".join("   ".join(text for _, text in sorted(line)) for _, line in lines)
 
 
 # Namespaces
@@ -267,26 +286,14 @@ def _rows(top: _Mount | None, most: int) -> list[tuple[int, _Mount | None, str]]
 # Processes
 
 
-@dataclass
-class Relative:
-    """A process of a container: its number here, all of its numbers, its name, the letter of its state."""
-
-    outside: int
-    inside: list[int]
-    name: str
-    state: str
-    namespace: str
-    below: list[Relative] = field(default_factory=list)
-
-
 @Picture
 def processes(container: Running | int) -> Figure:
     """A container's processes as a tree: their numbers outside and inside, by the line NSpid of /proc/PID/status.
 
     A zombie, which has ended and was not waited for, is dashed and says so.
     """
-    init = _process(_pid(container))
-    parent = _process(int(_status(init.outside)["PPid"]))
+    init = relative(_pid(container))
+    parent = relative(int(status(init.outside)["PPid"]))
     parent.below = [init]
     rows: list[tuple[int, Relative]] = []
 
@@ -336,38 +343,6 @@ def processes(container: Running | int) -> Figure:
         va="center",
     )
     return _figure(axes)
-
-
-def family(container: Running | int) -> list[Relative]:
-    """Process 1 of a container and all that descend from it."""
-    found = [_process(_pid(container))]
-    for process in found:
-        found += process.below
-    return found
-
-
-def _process(pid: int) -> Relative:
-    status = _status(pid)
-    try:
-        namespace = os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        namespace = "?"  # a zombie is in no namespace any more
-    found = Relative(
-        pid, [int(number) for number in status["NSpid"].split()], status["Name"], status["State"][0], namespace
-    )
-    for task in os.listdir(f"/proc/{pid}/task"):
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-            try:
-                below = _process(int(child))
-            except (FileNotFoundError, ProcessLookupError):  # before we opened the file, after it
-                continue  # gone in this very moment
-            found.below.append(below)
-    return found
-
-
-def _status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 # Packets

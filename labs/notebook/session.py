@@ -16,12 +16,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from labs import catalogue
+from labs.notebook.predictions import Predictions
 from minicontainer.engine import Engine
 from minicontainer.engine.engine import default_root
+from minicontainer.engine.errors import EngineError
+from minicontainer.engine.store import Config
 from minicontainer.images.busybox import busybox_image
+from minicontainer.runtime.attach import put_down
+from minicontainer.runtime.birth import Running
+from minicontainer.runtime.program import Stdio
 from minicontainer.steps import Steps
 
 
@@ -40,7 +46,7 @@ class Stored:
         function = self.name.rpartition(".")[2]
         raise NotHere(
             f"{function}() changes the process that calls it, and here that would be the notebook itself. "
-            f"Call it in a cell that begins with %%apart, or run %check"
+            f"Call it in a cell that begins with %%isolated, or run %check"
         )
 
     def __repr__(self) -> str:
@@ -52,6 +58,15 @@ class Session:
 
     def __init__(self) -> None:
         self.exercises: dict[str, str] = {}
+        self.predictions = Predictions()
+        self.hints: dict[str, int] = {}
+        """How many of an exercise's hints were given."""
+
+    def forget(self) -> None:
+        """As if the notebook had just been opened."""
+        self.exercises.clear()
+        self.hints.clear()
+        self.predictions.forget()
 
     def store(self, name: str, source: str) -> None:
         """Keep the text of a cell, in the place of an older version."""
@@ -92,9 +107,58 @@ def lab_root() -> Path:
     return Path(named) if named else Path(default_root()).with_name("minicontainer-labs")
 
 
+class LabEngine(Engine):
+    """An engine that remembers what it has made, for `labs.notebook.tidying`."""
+
+    def _create(self, image: str, args: list[str], **options: Any) -> Config:
+        config = super()._create(image, args, **options)
+        _made.append((self, config))
+        return config
+
+    def start(self, config: Config, stdio: Stdio = (None, 1, 2), interrupts: int | None = None) -> Running:
+        """Likewise."""
+        running = super().start(config, stdio, interrupts)
+        _started[config.id] = running
+        return running
+
+
+_made: list[tuple[LabEngine, Config]] = []
+_started: dict[str, Running] = {}
+
+
+def containers_left() -> list[tuple[str, tuple[LabEngine, Config]]]:
+    """The containers that this session has made, and that are there still; by name. Asked once, they are forgotten."""
+    left = [(config.name, (engine, config)) for engine, config in _made if engine.store.is_there(config)]
+    _made.clear()
+    return left
+
+
+def put_away(made: tuple[LabEngine, Config]) -> None:
+    """End a container, if it runs, and remove it. Raises EngineError."""
+    engine, config = made
+    if running := _started.pop(config.id, None):
+        put_down(running)
+        engine._ended(config, running)
+    if engine.store.is_there(config):
+        engine.remove(config, force=True)
+
+
+def remove_all() -> list[str]:
+    """End and remove every container of the labs, of other notebooks too; returns what to tell of it."""
+    told = []
+    engine = Engine(lab_root())
+    for config, _ in engine.containers():
+        try:
+            engine.remove(config, force=True)
+            told.append(f"container {config.name}")
+        except EngineError as error:
+            told.append(f"not container {config.name}: {error}")
+    return told
+
+
 def engine() -> Engine:
     """An engine whose steps are the course's own, to watch the kernel with."""
-    return Engine(lab_root())
+    return LabEngine(lab_root())
 
 
 def my_engine() -> Engine:
@@ -108,7 +172,7 @@ def my_engine() -> Engine:
     for left in sessions.iterdir():  # a kernel is killed more often than it ends, so nobody tidies up behind himself
         if not Path("/proc", left.stem).exists():
             left.unlink(missing_ok=True)
-    return Engine(lab_root(), session.write(sessions / f"{os.getpid()}.ipynb"))
+    return LabEngine(lab_root(), session.write(sessions / f"{os.getpid()}.ipynb"))
 
 
 def new_directory(name: str) -> str:

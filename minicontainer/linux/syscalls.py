@@ -16,6 +16,10 @@ import os
 #                        x86_64  aarch64
 _NUMBERS = {
     "ioctl":            (16,     29),
+    "shmget":           (29,     194),
+    "shmat":            (30,     196),
+    "shmctl":           (31,     195),
+    "shmdt":            (67,     197),
     "socket":           (41,     198),
     "socketpair":       (53,     199),
     "setsockopt":       (54,     208),
@@ -31,6 +35,10 @@ _NUMBERS = {
     "prctl":            (157,    167),
     "capget":           (125,    90),
     "capset":           (126,    91),
+    "mq_open":          (240,    180),
+    "mq_unlink":        (241,    181),
+    "mq_timedsend":     (242,    182),
+    "mq_timedreceive":  (243,    183),
     "set_mempolicy":    (238,    237),
     "ioprio_set":       (251,    30),
     "ioprio_get":       (252,    31),

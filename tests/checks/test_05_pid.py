@@ -101,6 +101,11 @@ def _born(process: Observed, subject: Subject | None = None) -> dict[str, str]:
     """The one child of a process, which has ended or will at once: its /proc/PID/status, and its exit code."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     if not children:
+        if not os.path.exists(f"/proc/{process.pid}/ns/pid_for_children"):  # made, and without a process 1 so far
+            raise Wrong(
+                "unshare(CLONE_NEWPID) was called, and nobody was born after it: the caller stays where it is, with its "
+                "old number. Process 1 of the new namespace is its next child, and there is none"
+            )
         raise Wrong(
             "the caller has no child: either none was made, or spawn_init() waited for it; whoever called it will "
             "want to do that"

@@ -23,7 +23,7 @@ import nbformat
 from nbclient import NotebookClient
 
 notebook = nbformat.reads(sys.stdin.read(), as_version=4)
-NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True).execute()
+NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=not sys.argv[1]).execute()
 print(nbformat.writes(notebook))
 """
 """In a process of its own: an event loop's files and threads would stay in ours."""
@@ -52,10 +52,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("magics")
 
 
-def execute(notebook: Any, place: Path) -> list[Any]:
-    """Execute a notebook; its code cells, with outputs."""
+def execute(notebook: Any, place: Path, *, stop: bool = False) -> list[Any]:
+    """Execute a notebook; its code cells, with outputs. With `stop`, an error ends it unless the cell's tag allows it."""
     done = subprocess.run(
-        [sys.executable, "-c", EXECUTE],
+        [sys.executable, "-c", EXECUTE, "stop" if stop else ""],
         input=nbformat.writes(notebook),  # type: ignore[no-untyped-call]
         stdout=subprocess.PIPE,
         text=True,
@@ -98,6 +98,23 @@ def test_a_solved_notebook_runs_from_the_first_cell_to_full_marks(number: str, p
         assert problems == [], cell.source
     assert "Full marks" in text_of(cells[-1])
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_an_untouched_notebook_runs_too_and_shows_what_is_missing(number: str, place: Path) -> None:
+    cells = execute(
+        nbformat.reads(build.student(LABS[number]), as_version=4),  # type: ignore[no-untyped-call]
+        place,
+        stop=True,
+    )
+    for cell in cells:
+        problems = [text_of(cell) for output in cell.outputs if output.get("name") == "stderr"]
+        problems += [output.evalue for output in cell.outputs if output.output_type == "error"]
+        for problem in problems:
+            assert "write this function" in problem, f"{cell.source}\n{problem}"
+    last = text_of(cells[-1])
+    assert f"lab {number}: 0 of " in last
+    assert "is not written yet" in last
 
 
 def test_a_wrong_answer_gets_its_diagnosis_as_text_and_as_html(place: Path) -> None:

@@ -4,10 +4,13 @@
 # **You will learn** what a root file system is, what chroot(2) changes and what it does not, and why root walks out
 # of a chroot in five lines.
 #
+# **The question:** an image is a directory with files in it. What does it take for a program to believe that this
+# directory is the whole world, and how far can the belief be trusted?
+#
 # **You need** [chroot(2)](https://man7.org/linux/man-pages/man2/chroot.2.html) with its NOTES,
 # [path_resolution(7)](https://man7.org/linux/man-pages/man7/path_resolution.7.html),
-# [symlink(7)](https://man7.org/linux/man-pages/man7/symlink.7.html); Python's `os`, `pathlib` and `shutil`; about 45
-# minutes.
+# [symlink(7)](https://man7.org/linux/man-pages/man7/symlink.7.html); Python's `os`, `pathlib` and `shutil`; about 60
+# minutes. It runs as root and as an ordinary user alike.
 #
 # Run the cells from the top, one after the other: Shift-Enter.
 
@@ -27,6 +30,11 @@
 # Every directory has an entry `..`, its parent. Only in a process's root directory, `..` is the directory itself;
 # that is what makes it a root. The numbers in the next output are inode numbers: equal numbers (on one file system),
 # the same directory.
+
+# %%
+# %%predict dotdot
+# What is /../../.. ? And for a process whose root directory is /srv/box: which directory does it get for the same path?
+# My prediction:
 
 # %%
 # !ls -di / /.. /../..
@@ -80,6 +88,19 @@ pictures.tree(busybox_root())
 with jailed(busybox_root(), "/usr/bin") as process:
     pictures.way_up(process)
 
+# %%
+# %look_back dotdot
+
+# %% [markdown]
+# And its namespaces? Count those that are new. (`jailed` made a user namespace so that this works without root too, and
+# nothing else.)
+
+# %%
+with jailed(busybox_root(), "/") as process:
+    # %nsdiff {process}
+    same = "the same list of processes, the same network, the same host name"
+print(same)
+
 # %% [markdown]
 # ## Exercise 1: `build_root`
 #
@@ -96,7 +117,8 @@ with jailed(busybox_root(), "/usr/bin") as process:
 # - `tmp` has mode 1777, whatever the umask is;
 # - `etc/passwd` has a line for root, who comes first in it.
 #
-# To run a program in Python and read what it prints: `subprocess.run([…], capture_output=True, text=True)`.
+# To run a program in Python and read what it prints: `subprocess.run([…], capture_output=True, text=True)`. If you are
+# stuck: `%hint chroot.build_root`, and once more for the next step.
 
 # %%
 # %%exercise chroot.build_root
@@ -123,7 +145,7 @@ def build_root(root: str, busybox: str) -> None:
 
 
 # %% [markdown]
-# An exercise is kept, and not run in the notebook. `%%apart` runs a cell in a new process, as root of throw-away
+# An exercise is kept, and not run in the notebook. `%%isolated` runs a cell in a new process, as root of throw-away
 # namespaces, with your functions and with the variables that you name:
 
 # %%
@@ -132,7 +154,7 @@ from labs.notebook.session import new_directory
 mine = new_directory("root")
 
 # %%
-# %%apart mine busybox
+# %%isolated mine busybox
 build_root(mine, busybox)
 
 # %%
@@ -144,12 +166,20 @@ build_root(mine, busybox)
 # Its manual page says that the call "does not change the current working directory". What follows from that?
 
 # %%
-# %%apart mine
+# %%predict outside
+# A process stands in /usr and calls chroot("/srv/box"), and nothing else. What does it see in "."? And in ".."?
+# My prediction:
+
+# %%
+# %%isolated mine
 os.chdir("/usr")
 os.chroot(mine)
 print("the root directory has:    ", sorted(os.listdir("/"))[:6])
 print("the working directory has: ", sorted(os.listdir("."))[:6])
 print("and one further up there is", sorted(os.listdir(".."))[:6])
+
+# %%
+# %look_back outside
 
 # %% [markdown]
 # The process has a new root directory and stands outside of it. From there, `..` never meets the root directory, so
@@ -170,6 +200,7 @@ with jailed(mine, "/usr/bin", inside=False) as process:
 #
 # Make `root` the calling process's root directory, and its working directory too. `os.chroot` and `os.chdir` make
 # the two system calls of these names. Nothing else about the process changes; an `OSError` goes on to the caller.
+# (`%hint chroot.enter_chroot`)
 
 
 # %%
@@ -183,7 +214,7 @@ def enter_chroot(root: str) -> None:
 
 
 # %%
-# %%apart mine
+# %%isolated mine
 enter_chroot(mine)
 print(os.getcwd(), sorted(os.listdir(".")), os.path.samefile("/", "/.."))
 
@@ -199,7 +230,7 @@ print(os.getcwd(), sorted(os.listdir(".")), os.path.samefile("/", "/.."))
 #
 # You know all that is needed. `..` stops in the root directory of the process, and only there. A process has *one*
 # root directory. And you have seen a process that stood outside of its own. How far up the real root is, you do not
-# know: what tells you that you have arrived?
+# know: what tells you that you have arrived? (`%hint chroot.break_out`)
 
 
 # %%
@@ -216,13 +247,51 @@ def break_out() -> None:
 
 
 # %%
-# %%apart mine
+# %%isolated mine
 enter_chroot(mine)
 print("inside: ", sorted(os.listdir("/")))
 break_out()
 print("outside:", sorted(os.listdir("/")))
 
 # %% [markdown]
+# ## What would close it?
+#
+# Three ideas, and whether they hold. Who is not root cannot call chroot at all; so somebody takes the capability away.
+# Then somebody else comes along with a directory that was open before.
+
+# %%
+# %%predict closed
+# Without CAP_SYS_CHROOT in the jail, break_out fails. A process that holds a file descriptor of "/" from before: does it
+# get out all the same?
+# My prediction:
+
+# %%
+# %%isolated mine
+from minicontainer.steps.capabilities import drop_capabilities
+from minicontainer.steps.chroot import break_out, enter_chroot
+
+before = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+enter_chroot(mine)
+os.makedirs("/tmp", exist_ok=True)  # in the jail
+os.chdir("/tmp")
+kept = ["CAP_CHOWN"]
+drop_capabilities(kept, kept, kept, [], [])  # all the others are gone
+try:
+    break_out()
+    print("break_out: out")
+except OSError as error:
+    print("break_out:", error)
+os.fchdir(before)
+print("after fchdir, the process stands in", sorted(os.listdir("."))[:6])
+
+# %%
+# %look_back closed
+
+# %% [markdown]
+# Without the capability the *root directory* cannot be changed any more; but a descriptor is not found by a path, and
+# leads to where it always has led. So an engine closes what it does not need, and hands nothing on by accident: that is
+# what `O_CLOEXEC` is for. What closes the door itself is that there is nothing behind it: lab 02.
+#
 # ## What does the kernel think?
 #
 # The checks run your functions in a sandbox, and then look **from outside**: at the tree on the disk, at
@@ -234,7 +303,27 @@ print("outside:", sorted(os.listdir("/")))
 # %% [markdown]
 # The same from a shell (save the notebook first): `labs check 01 --subject notebooks/01-chroot.ipynb`
 #
+# ## How production engines do it
+#
+# None of them relies on chroot, and all of them have it:
+#
+# | engine | where | when |
+# |---|---|---|
+# | runc | `msMoveRoot` and `chroot` in `libcontainer/rootfs_linux.go` | only with `--no-pivot`, on an initramfs, where pivot_root is refused |
+# | crun | `move_root` in `src/libcrun/linux.c` | likewise |
+# | LXC | `lxc_chroot` in `src/lxc/conf.c` | where the old root is an initramfs |
+# | yours | `enter_chroot` | in this lab |
+#
+# runc and crun *move* the container's mount onto `/` first, so that the old root is covered. What could still be reached is
+# told in a long comment above `msMoveRoot`. And a file descriptor left open was all it took in CVE-2024-21626: runc
+# leaked one of the host's directories, and a working directory of `/proc/self/fd/7` was outside.
+#
 # ## What to take away
+#
+# | LXC says | Docker says | the kernel says |
+# |---|---|---|
+# | a template, `/var/lib/lxc/NAME/rootfs` | an image, its layers stacked | a directory |
+# | `chroot rootfs passwd`, to set a password before the first start | `RUN`, while an image is built | chroot(2), path_resolution(7) |
 #
 # - A root file system is a directory with what programs expect. There is nothing else to it; an *image* is one,
 #   packed.
@@ -248,6 +337,11 @@ print("outside:", sorted(os.listdir("/")))
 # tried on it.
 #
 # ## Going further
+#
+# Pages: [openat2(2)](https://man7.org/linux/man-pages/man2/openat2.2.html), RESOLVE_IN_ROOT: a root directory for a single
+# path. To read: Kamp and Watson, *Jails: Confining the omnipotent root* (SANE 2000), which begins with what chroot lacks.
+#
+# Questions, without answers:
 #
 # 1. Does `break_out` need the capability CAP_SYS_CHROOT? Drop it before (capabilities(7)), and see which of its
 #    calls fails.

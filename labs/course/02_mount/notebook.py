@@ -4,10 +4,14 @@
 # **You will learn** what a mount namespace is, how mounts spread from one to another, and how the root of a whole
 # tree of mounts is exchanged: so that what was chroot's weakness in lab 01 is gone.
 #
+# **The question:** in a container, `mount` shows a handful of lines, and root can mount what it likes. Why does the machine
+# around it not notice, and what must have gone wrong where it does?
+#
 # **You need** [mount(2)](https://man7.org/linux/man-pages/man2/mount.2.html),
 # [mount_namespaces(7)](https://man7.org/linux/man-pages/man7/mount_namespaces.7.html),
 # [pivot_root(2)](https://man7.org/linux/man-pages/man2/pivot_root.2.html) with its NOTES,
-# [umount2(2)](https://man7.org/linux/man-pages/man2/umount.2.html); about 60 minutes.
+# [umount2(2)](https://man7.org/linux/man-pages/man2/umount.2.html); about 90 minutes. It runs as root and as an
+# ordinary user alike.
 #
 # Run the cells from the top, one after the other: Shift-Enter.
 
@@ -52,14 +56,15 @@ with jailed(busybox_root(), "/") as process:
 #
 # ## The kernel at work
 #
-# `%%apart` runs a cell in a new process, as root of throw-away namespaces. A mount that is made there is not seen
-# here:
+# `%%isolated` runs a cell in a new process, as root of throw-away namespaces. A mount that is made there is not seen
+# here. (`%mounts` lists what has changed in this process since the beginning of the cell.)
 
 # %%
-# %%apart
+# %%isolated
 mount("tmpfs", "/mnt", "tmpfs", 0, "size=1m")
 open("/mnt/hello", "w").close()
 print("inside: ", os.listdir("/mnt"), os.path.ismount("/mnt"))
+# %mounts
 
 # %%
 import os
@@ -70,11 +75,16 @@ print("outside:", os.path.ismount("/mnt"))
 # ### Shared mounts
 #
 # A new mount namespace begins as a copy of the old one. One would think that the two have nothing to do with each
-# other from then on. Look closely at what this child does, in a mount namespace of its *own*, and at what its parent
-# sees afterwards:
+# other from then on. Read what this child does, in a mount namespace of its *own*.
 
 # %%
-# %%apart
+# %%predict shared
+# A child calls unshare(CLONE_NEWNS) and then mounts a tmpfs on /mnt. Does its parent, in the old mount namespace, see it?
+# And if the mounts of the machine are "shared", as systemd makes them?
+# My prediction:
+
+# %%
+# %%isolated
 mount(None, "/", None, MS_REC | MS_SHARED)  # what systemd does on most machines while they boot
 
 child = os.fork()
@@ -87,6 +97,45 @@ os.waitpid(child, 0)
 print("the parent sees a mount on /mnt:", os.path.ismount("/mnt"))
 with open("/proc/self/mountinfo") as mountinfo:
     print(*(line.partition(" - ")[0] for line in mountinfo if " /mnt " in line))
+
+# %%
+# %look_back shared
+
+# %% [markdown]
+# This is the **forgotten MS_PRIVATE**: the "container" has just mounted something on the "host". What if it goes on, and
+# mounts its `/proc`, and its root file system, and tidies up after itself by unmounting? Here it is done to a sandbox that
+# plays the host; nobody else is hurt.
+
+# %%
+# %%predict forgotten
+# A careless engine leaves out MS_PRIVATE, mounts an empty tmpfs over /usr/bin in "its own" mount namespace, and calls it a day.
+# What can the host still run?
+# My prediction:
+
+# %%
+# %%isolated
+import shutil
+
+mount(None, "/", None, MS_REC | MS_SHARED)
+print("before: the host finds", shutil.which("ls", path="/usr/bin"))
+if (child := os.fork()) == 0:
+    unshare(CLONE_NEWNS)
+    mount("tmpfs", "/usr/bin", "tmpfs")
+    os._exit(0)
+os.waitpid(child, 0)
+print("after:  the host finds", shutil.which("ls", path="/usr/bin"))
+umount2("/usr/bin", MNT_DETACH)
+
+if (child := os.fork()) == 0:
+    unshare(CLONE_NEWNS)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)  # the line that was missing
+    mount("tmpfs", "/usr/bin", "tmpfs")
+    os._exit(0)
+os.waitpid(child, 0)
+print("closed: the host finds", shutil.which("ls", path="/usr/bin"))
+
+# %%
+# %look_back forgotten
 
 # %% [markdown]
 # Where a mount is **shared** (`shared:N` among the optional fields), its copy in the new namespace is its *peer*:
@@ -105,6 +154,7 @@ with open("/proc/self/mountinfo") as mountinfo:
 #
 # mount(2) changes the kind when it is called with the mount point and one of `MS_PRIVATE`, `MS_SHARED`, `MS_SLAVE`;
 # the other arguments are `None`. It changes one mount. A further flag makes it go through all below.
+# (`%hint mount.make_private`)
 
 
 # %%
@@ -118,7 +168,7 @@ def make_private() -> None:
 
 
 # %%
-# %%apart
+# %%isolated
 mount(None, "/", None, MS_REC | MS_SHARED)
 make_private()
 with open("/proc/self/mountinfo") as mountinfo:
@@ -138,6 +188,43 @@ with open("/proc/self/mountinfo") as mountinfo:
 #
 # Where to hang the old root for that one moment? A directory in the image would do, and would have to be made and
 # removed. The NOTES of the manual page describe a way without one.
+
+# %%
+# %%predict busy
+# pivot_root takes a directory that is no mount point; then one that is. Then umount2(old, 0), while this process still
+# stands in the old root. Which of the three fail? (EBUSY is among the answers, and EINVAL.)
+# My prediction:
+
+# %%
+# %%isolated
+unshare(CLONE_NEWNS)
+mount(None, "/", None, MS_REC | MS_PRIVATE)
+mount("tmpfs", "/mnt", "tmpfs")
+os.makedirs("/mnt/new/old")
+
+
+def tried(what, *call):
+    try:
+        call[0](*call[1:])
+        print(f"{what}: done")
+    except OSError as error:
+        print(f"{what}: {error.strerror}")
+
+
+tried("a directory of the old root itself", pivot_root, "/usr", "/usr/bin")
+tried("a directory of another file system", pivot_root, "/mnt/new", "/mnt/new/old")
+mount("/mnt/new", "/mnt/new", None, MS_BIND)
+os.chdir("/")  # of the old root
+tried("the same, bound on itself         ", pivot_root, "/mnt/new", "/mnt/new/old")
+tried("the old root, simply unmounted    ", umount2, "/old", 0)
+tried("and detached                      ", umount2, "/old", MNT_DETACH)
+
+# %%
+# %look_back busy
+
+# %% [markdown]
+# (As root of the machine, and not of a sandbox, you would get EBUSY for the first: pivot_root asks whether it is *the same
+# mount* before it asks whether it is a mount *point*. People look for a busy process then, and there is none.)
 #
 # ## Exercise 2: `pivot`
 #
@@ -147,7 +234,7 @@ with open("/proc/self/mountinfo") as mountinfo:
 #
 # Make the directory `new_root` the root of the mount namespace; the calling process stands in it. Of the old root
 # nothing is mounted any more. In `new_root` there is nothing that was not there before. You may rely on being in a
-# private mount namespace.
+# private mount namespace. (`%hint mount.pivot`)
 
 
 # %%
@@ -175,7 +262,7 @@ from labs.notebook.session import new_directory
 copy = shutil.copytree(busybox_root(), new_directory("copy"), symlinks=True, dirs_exist_ok=True)
 
 # %%
-# %%apart copy
+# %%isolated copy
 from minicontainer.steps.chroot import break_out
 
 make_private()
@@ -225,7 +312,7 @@ print(engine().run("busybox", ["sh", "-c", "ls -l /dev; mount | head -5"], captu
 # `/proc/self/fd/0`, `1`, `2`.
 #
 # `mount(source, target, fstype, flags, data)`: for a file system that has no device, any word does as its source; by
-# custom it is the type's name. An empty file is made by opening it for writing.
+# custom it is the type's name. An empty file is made by opening it for writing. (`%hint mount.mount_proc_and_dev`)
 
 
 # %%
@@ -274,7 +361,29 @@ print(my_engine().run("busybox", ["sh", "-c", "mount; ps; echo hello >/dev/null"
 # minicontainer --steps notebooks/02-mount.ipynb run --rm busybox mount
 # ```
 #
+# ## How production engines do it
+#
+# | engine | mounts that do not spread | the top exchanged | /dev |
+# |---|---|---|---|
+# | runc | `prepareRoot` in `libcontainer/rootfs_linux.go`: MS_SLAVE, MS_REC, and then the bind that makes a mount point | `pivotRoot`, same file: `pivot_root(".", ".")`, with thanks to LXC in a comment | `createDevices`, `setupDevSymlinks`, same file |
+# | crun | in `src/libcrun/linux.c`, as `rootfsPropagation` asks | `do_pivot` in `src/libcrun/linux.c`: `pivot_root(".", ".")` | `src/libcrun/linux.c` |
+# | LXC | `src/lxc/conf.c`: MS_SLAVE, MS_REC; `turn_into_dependent_mounts` | `lxc_pivot_root` in `src/lxc/conf.c` | `mount_autodev`, `lxc_fill_autodev`, `lxc_setup_dev_symlinks` |
+# | yours | `make_private`: MS_PRIVATE | `pivot` | `mount_proc_and_dev` |
+#
+# They take *slave* where you took *private*: what the host unmounts must go away in the container too, or a disk that
+# somebody wants to pull out stays busy in a hundred containers. A volume's `rprivate`, `rslave`, `rshared` in
+# `docker run -v` are these kinds. And where pivot_root cannot be had (an initramfs), runc has `msMoveRoot`, which moves the
+# mount onto `/` and calls chroot; read the comment in it on what that leaves open.
+#
 # ## What to take away
+#
+# | LXC says | Docker says | the kernel says |
+# |---|---|---|
+# | `lxc.rootfs.path = dir:/…` | the image, layers stacked | pivot_root(2) |
+# | `lxc.mount.auto = proc:mixed` | (always) | mount(2) of type proc, nosuid, nodev, noexec |
+# | `lxc.autodev = 1` | (always); `--device` | mknod(2) where one may, bind mounts where not |
+# | `lxc.mount.entry = /a b none bind 0 0` | `-v /a:/b` | mount(2) with MS_BIND |
+# | `lxc.rootfs.options` | `-v /a:/b:rslave` | MS_SLAVE: `master:N` in mountinfo |
 #
 # - A mount namespace is a tree of mounts; processes in different ones see different trees. A new one is a copy.
 # - Copies of *shared* mounts are peers. An engine makes its mounts private first and mounts afterwards; the other
@@ -285,6 +394,13 @@ print(my_engine().run("busybox", ["sh", "-c", "mount; ps; echo hello >/dev/null"
 #   would be others.
 #
 # ## Going further
+#
+# Pages: [path_resolution(7)](https://man7.org/linux/man-pages/man7/path_resolution.7.html),
+# [open_tree(2)](https://man7.org/linux/man-pages/man2/open_tree.2.html); in the kernel's tree,
+# `Documentation/filesystems/sharedsubtree.rst`. To read: Viro and Pai, *Shared-Subtree Concept, Implementation and
+# Applications in Linux* (Linux Symposium 2006); Kerrisk, *Mount namespaces and shared subtrees* (LWN, 2016).
+#
+# Questions, without answers:
 #
 # 1. In `pivot`, leave out `umount2`, and have `break_out` try again. Where does the process arrive, and why?
 # 2. pivot_root refuses when the parent mount of the new or the old root is shared. What would happen on the host if

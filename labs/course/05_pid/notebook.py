@@ -4,11 +4,14 @@
 # **You will learn** how a process can have two numbers at once, what the kernel expects of process 1, and why a
 # container whose process 1 does not do it fills up with the dead and cannot be stopped politely.
 #
+# **The question:** `docker stop` takes ten seconds with some images, and no time at all with others. What is missing in
+# the slow ones?
+#
 # **You need** [pid_namespaces(7)](https://man7.org/linux/man-pages/man7/pid_namespaces.7.html),
 # [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html) (the part about clone3),
 # [waitpid(2)](https://man7.org/linux/man-pages/man2/waitpid.2.html),
-# [signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html); fork and wait should be no news to you. About 60
-# minutes.
+# [signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html); fork and wait should be no news to you. About 90
+# minutes. It runs as root and as an ordinary user alike.
 #
 # Run the cells from the top, one after the other: Shift-Enter.
 
@@ -38,6 +41,32 @@ with engine().started("busybox", ["sh", "-c", "sleep 60 | cat"]) as container:
 print(engine().run("busybox", ["ps", "-o", "pid,ppid,args"], capture=True).stdout)
 
 # %% [markdown]
+# How does `ps` know? It reads `/proc`, and nothing else. That is a file system, and it shows the PID namespace **of
+# whoever mounted it**. So there are two things to change, and the order of them matters. `--new pid` gives birth to the
+# cell in a new PID namespace, with the mounts that there were; `--new pid,mnt` mounts a new `/proc` too.
+
+# %%
+# %%predict proc
+# In a new PID namespace, but with the old /proc: what is os.getpid(), and which number does the link /proc/self show?
+# My prediction:
+
+# %%
+# %%isolated --new pid
+print("getpid() says", os.getpid(), "  and /proc/self leads to", os.readlink("/proc/self"))
+
+# %%
+# %%isolated --new pid,mnt
+print("getpid() says", os.getpid(), "  and /proc/self leads to", os.readlink("/proc/self"))
+print("processes to be seen:", [name for name in os.listdir("/proc") if name.isdecimal()])
+
+# %%
+# %look_back proc
+
+# %% [markdown]
+# An engine that mounts `/proc` before it forks shows the container all processes of the host. They cannot be signalled
+# from in there, their numbers mean others; but their command lines can be read, passwords and all.
+
+# %% [markdown]
 # ### How to get in
 #
 # A process cannot change its own PID namespace: it would change its own number, and every program takes for granted
@@ -47,12 +76,18 @@ print(engine().run("busybox", ["ps", "-o", "pid,ppid,args"], capture=True).stdou
 #   namespace;
 # - clone3() with CLONE_NEWPID among its flags: this one child is.
 #
-# The first has a catch. See what becomes of the caller when the first of those children, process 1 in there, has
-# ended:
+# The first has a catch.
 
 # %%
-# %%apart
+# %%predict second
+# A process calls unshare(CLONE_NEWPID) and then fork() twice; the first child ends before the second fork. Which number
+# does getpid() tell the first child, and which one the second?
+# My prediction:
+
+# %%
+# %%isolated
 unshare(CLONE_NEWPID)
+print("after unshare, the caller itself is still number", os.getpid())
 for attempt in ("first", "second"):
     try:
         child = os.fork()
@@ -63,6 +98,9 @@ for attempt in ("first", "second"):
         print(attempt, "child: I am number", os.getpid())
         os._exit(0)
     os.waitpid(child, 0)
+
+# %%
+# %look_back second
 
 # %% [markdown]
 # A PID namespace lives as long as its process 1. When that has ended, nobody can be born there any more, and this
@@ -83,7 +121,7 @@ for attempt in ("first", "second"):
 # - The function does not wait for the new process.
 #
 # `clone3(flags)` returns twice, as fork does: 0 in the child, the child's number in the parent. `flags(namespaces)`
-# makes the flags of such a collection. `os._exit(status)` ends a process at once.
+# makes the flags of such a collection. `os._exit(status)` ends a process at once. (`%hint pid.spawn_init`)
 
 
 # %%
@@ -103,7 +141,7 @@ def spawn_init(main, namespaces=(Namespace.PID,)):
 
 
 # %%
-# %%apart
+# %%isolated
 def main():
     print("the child:  I am number", os.getpid(), "and my parent is number", os.getppid())
     return 7
@@ -129,9 +167,62 @@ with engine().started("busybox", ["sh", "-c", "(sleep 0.1 &); exec sleep 60"], r
     pictures.processes(container)
 
 # %% [markdown]
+# How bad can that be? Here is the **zombie flood**: process 1 makes orphans that end at once, and waits for none. It runs
+# in a sandbox, and its PID namespace is given few numbers, so nobody else goes short. (A namespace counts its own
+# `pid_max` since Linux 6.14. Before, the numbers are everybody's, and the cell stops at three hundred dead.)
+
+# %%
+# %%predict flood
+# All the dead are dead: no memory, no program, no open files. Can they keep a living process from being born?
+# My prediction:
+
+# %%
+# %%isolated --new pid,mnt
+import select
+
+most = 300
+try:
+    with open("/proc/sys/kernel/pid_max", "w") as limit:
+        limit.write("310")
+        most = 1000
+except OSError as error:
+    print("this kernel has one limit for all:", error.strerror)
+
+dead, refused = 0, ""
+while dead < most and not refused:
+    try:
+        child = os.fork()
+    except OSError as error:
+        refused = f"{error.strerror} ({errno.errorcode[error.errno]})"
+        continue
+    if child == 0:
+        os._exit(0)
+    select.select([os.pidfd_open(child)], [], [])  # it has ended, and nobody waits for it
+    dead += 1
+    if dead == 3:
+        init = os.getpid()
+        # %pstree {init}
+print(f"{dead} zombies; the next fork: {refused or 'would still succeed'}")
+
+for _ in range(dead):
+    os.waitpid(-1, 0)  # what an init does
+print(f"and after waitpid for each, the next fork gives number {os.fork() or os._exit(0)}")
+
+# %%
+# %look_back flood
+
+# %% [markdown]
+# Two things close it: a process 1 that waits for everybody (you will write it), and a bound on the number of processes
+# of the container (`pids.max`, lab 11), so that whoever does not wait fills his own house only.
+#
 # **Signals.** The kernel protects process 1: from its own namespace, it gets only signals that it has a handler for,
 # and the same goes, SIGKILL and SIGSTOP excepted, for those from outside. So `SIGTERM` does not stop a container
 # whose process 1 has not been written for it:
+
+# %%
+# %%predict term
+# `sleep 60` in a shell is ended by kill at once. As process 1 of a container, with SIGTERM sent from outside?
+# My prediction:
 
 # %%
 import os
@@ -144,7 +235,13 @@ with engine().started("busybox", ["sleep", "60"], reaper=False) as container:
     _, alive = psutil.wait_procs([psutil.Process(container.pid)], timeout=0.5)
     print("half a second after SIGTERM, still alive:", bool(alive))
 
+# %%
+# %look_back term still alive: {bool(alive)}
+
 # %% [markdown]
+# That is the answer to the question of this lab: `docker stop` sends SIGTERM, nothing happens, and after ten seconds it
+# sends SIGKILL. The mask `SigCgt` in `/proc/PID/status` says which signals a process has handlers for.
+#
 # **Its death** is the end of all. When process 1 ends, the kernel kills every process of the namespace:
 
 # %%
@@ -177,7 +274,7 @@ with engine().started("busybox", ["sh", "-c", "sleep 60 | sleep 60"]) as contain
 # by surprise. `signal.sigwait(numbers)` sleeps until one of these signals is pending, and takes it.
 # `signal.valid_signals()` has all of them; `SIGKILL` and `SIGSTOP` cannot be waited for. `os.waitpid(-1,
 # os.WNOHANG)` returns at once, with `(0, 0)` if nobody has ended, and raises `ChildProcessError` if there is no
-# child. `os.waitstatus_to_exitcode` takes a wait status apart.
+# child. `os.waitstatus_to_exitcode` takes a wait status apart. (`%hint pid.reap`)
 
 # %%
 # %%exercise pid.reap
@@ -230,7 +327,27 @@ print(result.stdout, "exit status", result.status)
 # minicontainer --steps notebooks/05-pid.ipynb run --rm busybox ps
 # ```
 #
+# ## How production engines do it
+#
+# | | makes process 1 | does its duties |
+# |---|---|---|
+# | runc | `nsexec()` in `libcontainer/nsenter/nsexec.c`: unshare(2), and then `clone_parent()` once more, because only a child is in the new PID namespace | nobody: the container's program is process 1. Outside, `reap()` of `signals.go` waits for runc's own children |
+# | crun | `libcrun_run_linux_container` in `src/libcrun/linux.c`: clone3(2) | nobody, likewise |
+# | Docker `--init`, Podman `--init` | (the runtime) | tini: `reap_zombies` and `wait_and_forward_signal` in `src/tini.c`; Podman's is catatonit |
+# | LXC | `lxc_spawn` in `src/lxc/start.c` | the container's own init; for `lxc-execute`, `src/lxc/cmd/lxc_init.c` |
+# | yours | `spawn_init` | `reap` |
+#
+# Docker leaves the init out unless it is asked for, Podman too. LXC boots a system that has its own. Our engine has one
+# unless it is told `--no-init`.
+#
 # ## What to take away
+#
+# | LXC says | Docker says | the kernel says |
+# |---|---|---|
+# | (always) | (always); `--pid host` shares it | CLONE_NEWPID, clone3(2) |
+# | `lxc.signal.halt`, SIGPWR by default | `STOPSIGNAL`, SIGTERM by default; then SIGKILL | a signal without a handler does not reach process 1, but for SIGKILL and SIGSTOP from outside |
+# | `lxc-execute` with its lxc-init | `--init` with tini | orphans become children of process 1: wait for them |
+# | `lxc-ls -f`, column PID | `docker inspect -f '{{.State.Pid}}'` | NSpid in /proc/PID/status |
 #
 # - A PID namespace counts from 1. One is entered by being born; the processes in it have a number in every namespace
 #   around it.
@@ -240,6 +357,12 @@ print(result.stdout, "exit status", result.status)
 #   namespace.
 #
 # ## Going further
+#
+# Pages: [proc_pid_status(5)](https://man7.org/linux/man-pages/man5/proc_pid_status.5.html),
+# [pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html). To read: Biederman and Emelyanov, *PID namespaces in
+# the 2.6.24 kernel* (LWN, 2007); Baumann and others, *A fork() in the road* (HotOS 2019), on what fork costs.
+#
+# Questions, without answers:
 #
 # 1. `docker run --init` puts a small program called tini into a container. Read its main loop: what does it do that
 #    your `reap` does not?
