@@ -68,9 +68,18 @@ def book(labs: Sequence[Lab], out: Path = OUT) -> list[Path]:
         pages.append(_page(out, f"{lab.number}-{lab.name}.html", lab.title, _cells(notebook, lab, out), labs))
         print(pages[-1].name, flush=True)
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    linked = re.sub(r"\]\(\.\./notebooks/([\w-]+)\.ipynb\)", r"](\1.html)", readme)
-    index = _page(out, "index.html", "The course", _markdown(linked), labs)
+    index = _page(out, "index.html", "The course", _markdown(_linked(readme, {page.stem for page in pages})), labs)
     return [index, *pages]
+
+
+def _linked(readme: str, pages: set[str]) -> str:
+    """The README with its links to notebooks leading to the pages that there are; others lead nowhere from here."""
+
+    def to_page(found: re.Match[str]) -> str:
+        return f"[{found[1]}]({found[2]}.html)" if found[2] in pages else found[1]
+
+    readme = re.sub(r"\[([^]]*)\]\(\.\./notebooks/([\w-]+)\.ipynb\)", to_page, readme)
+    return re.sub(r"\[([^]]*)\]\(\.\./[^)]*\)", r"\1", readme)
 
 
 def executed(lab: Lab) -> Any:
@@ -160,7 +169,7 @@ def _cells(notebook: Any, lab: Lab, out: Path) -> str:
             parts.append(_markdown(cell.source))
             continue
         parts.append(f'<div class="input">{_coloured(cell.source)}</div>')
-        for output in cell.outputs:
+        for output in _joined(cell.outputs):
             data = output.get("data", {})
             if output.output_type == "stream":
                 kind = "stderr" if output.name == "stderr" else "output"
@@ -183,13 +192,32 @@ def _cells(notebook: Any, lab: Lab, out: Path) -> str:
     return "\n".join(parts)
 
 
+def _joined(outputs: Sequence[Any]) -> list[Any]:
+    """Outputs, with what came in several pieces over one stream as one."""
+    found: list[Any] = []
+    for output in outputs:
+        if found and output.output_type == found[-1].output_type == "stream" and output.name == found[-1].name:
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
+
+
 def _markdown(text: str) -> str:
+    """HTML; a heading can be led to by its words, as on GitHub."""
     import mistune
 
-    return str(mistune.create_markdown(plugins=["table", "url"])(text))
+    def named(found: re.Match[str]) -> str:
+        words = re.sub(r"<[^>]+>|[^\w\s-]", "", found[2]).strip().lower().replace(" ", "-")
+        return f'<h{found[1]} id="{words}">{found[2]}</h{found[1]}>'
+
+    made = str(mistune.create_markdown(plugins=["table", "url"])(text))
+    return re.sub(r"<h(\d)>(.*?)</h\1>", named, made)
 
 
 def _coloured(source: str) -> str:
+    if source.startswith("%%predict"):
+        return f"<pre>{html.escape(source)}</pre>"
     from pygments import highlight  # type: ignore[import-untyped]
     from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
     from pygments.lexers import PythonLexer  # type: ignore[import-untyped]

@@ -16,16 +16,30 @@ from typing import Any, Generic, ParamSpec
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 
 from labs.notebook.network import KINDS, Journey, Sighting
 from labs.notebook.network import journey as followed
 from labs.notebook.seen import Relative, Running, family, relative, status
+from labs.notebook.session import engine
 from labs.notebook.shown import show
 from minicontainer.linux import Namespace
+from minicontainer.linux.recording import Call
 
-__all__ = ["Picture", "Relative", "Running", "family", "journey", "mounts", "namespaces", "processes", "tree", "way_up"]
+__all__ = [
+    "Picture",
+    "Relative",
+    "Running",
+    "family",
+    "journey",
+    "mounts",
+    "namespaces",
+    "processes",
+    "timeline",
+    "tree",
+    "way_up",
+]
 
 SHARED, OWN, GONE, INK = "#d9d9d9", "#56b4e9", "#d55e00", "#222222"
 MONO = "monospace"
@@ -435,6 +449,68 @@ def drawn_journey(way: Journey) -> Figure:
     axes.text(0.2, bottom + 0.75, f"● the question   ■ the answer   —   {told}", size=9, color=INK, va="center")
     axes.text(0.2, bottom + 0.25, "heard on each device with a packet(7) socket", size=8, color="#555555", va="center")
     return _figure(axes)
+
+
+# System calls
+
+
+@Picture
+def timeline(args: Sequence[str] = ("true",), **options: Any) -> Figure:
+    """Who asked what of the kernel, and when, while a container started: a mark for each system call.
+
+    As ``--explain`` tells it. The calls of a step are in a box with its name; the options are those of the engine.
+    """
+    calls: list[Call] = []
+    engine(calls.extend).run("busybox", list(args), capture=True, **options)
+    return drawn_timeline(calls)
+
+
+def drawn_timeline(calls: Sequence[Call]) -> Figure:
+    """The picture of calls that were recorded, in milliseconds since the first."""
+    calls = sorted(calls, key=lambda call: call.began)
+    begun = calls[0].began
+    who = list(dict.fromkeys((call.process, call.pid) for call in calls))
+    spans = [
+        span for process in who for span in _spans([call for call in calls if (call.process, call.pid) == process])
+    ]
+    last = max(call.began + call.took for call in calls) - begun
+    scale = 16.0 / max(last, 1)
+    axes = _canvas(9.6, 0.34 * (len(spans) + len(who)) + 0.9, (0, 24), (-len(spans) - len(who) - 0.9, 0.9))
+    y = 0.0
+    for process in who:
+        axes.text(0, y, f"{process[0]}, pid {process[1] or '?'}", va="center", weight="bold", size=9, color=INK)
+        y -= 1
+        for step, inside in spans:
+            if (inside[0].process, inside[0].pid) != process:
+                continue
+            left = 7.4 + (inside[0].began - begun) * scale
+            right = 7.4 + (inside[-1].began + inside[-1].took - begun) * scale
+            axes.text(0.4, y, step, va="center", family=MONO, size=8, color=INK)
+            colour = OWN if "/" not in step else SHARED
+            axes.add_patch(Rectangle((left, y - 0.3), max(right - left, 0.08), 0.6, fc=colour, ec=INK, lw=0.6))
+            for call in inside:
+                x = 7.4 + (call.began - begun) * scale
+                axes.plot([x, x], [y - 0.3, y + 0.3], color=GONE if call.result < 0 else INK, lw=0.7)
+            told = f"{len(inside)} call{'s' if len(inside) > 1 else ''}, at {(inside[0].began - begun) / 1e6:.1f} ms"
+            if right < 19:
+                axes.text(right + 0.25, y, told, va="center", size=7, color="#555555")
+            else:
+                axes.text(left - 0.25, y, told, va="center", ha="right", size=7, color="#555555")
+            y -= 1
+    axes.text(
+        0, y - 0.1, f"{len(calls)} calls in {last / 1e6:.1f} ms, recorded as --explain does", size=8, color="#555555"
+    )
+    return _figure(axes)
+
+
+def _spans(calls: Sequence[Call]) -> list[tuple[str, list[Call]]]:
+    """One process's calls, those of one step that follow on one another together."""
+    found: list[tuple[str, list[Call]]] = []
+    for call in calls:
+        if not found or found[-1][0] != call.step:
+            found.append((call.step, []))
+        found[-1][1].append(call)
+    return found
 
 
 # What all of them are drawn with

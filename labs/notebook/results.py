@@ -47,9 +47,9 @@ class Results:
             f'<th style="{_CELL};width:{width}">{name}</th>'  # notebooks lay tables out in columns of one width
             for name, width in (
                 ("check", "24%"),
-                ("points", "7%"),
+                ("points", "8%"),
                 ("verdict", "9%"),
-                ("what the kernel showed", "36%"),
+                ("what the kernel showed", "35%"),
                 ("what to look at", "24%"),
             )
         )

@@ -25,6 +25,7 @@ from minicontainer.engine.engine import default_root
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
 from minicontainer.images.busybox import busybox_image
+from minicontainer.linux.recording import Told
 from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Running
 from minicontainer.runtime.program import Stdio
@@ -156,9 +157,9 @@ def remove_all() -> list[str]:
     return told
 
 
-def engine() -> Engine:
-    """An engine whose steps are the course's own, to watch the kernel with."""
-    return LabEngine(lab_root())
+def engine(explain: Told | None = None) -> Engine:
+    """An engine whose steps are the course's own, to watch the kernel with; `explain` is given its system calls."""
+    return LabEngine(lab_root(), explain=explain)
 
 
 def my_engine() -> Engine:

@@ -105,6 +105,15 @@ def test_a_packet_changes_its_address_where_it_leaves_the_host(scenes: dict[str,
     assert scenes["journey out"]["client"] == seen["outside", "eth0"]
 
 
+def test_a_timeline_has_every_step_of_each_process(scenes: dict[str, Any]) -> None:
+    scene = scenes["timeline"]
+    assert {"uts.set_names", "mount.pivot"} <= {step for _, step in scene["steps"]}
+    for process, step in scene["steps"]:
+        assert step in scene["texts"]
+        assert any(text.startswith(f"{process}, pid ") for text in scene["texts"])
+    assert any(text.startswith(f"{scene['calls']} calls in ") for text in scene["texts"])
+
+
 def test_a_step_that_fails_and_a_packet_that_is_lost_are_told(scenes: dict[str, Any]) -> None:
     assert any("a step failed: RuntimeError: not today" in text for text in scenes["journey of mine"]["texts"])
     assert any("the question has not arrived" in text for text in scenes["journey lost"]["texts"])
@@ -164,6 +173,15 @@ def main() -> None:
     told["journey of mine"] = {"texts": texts(pictures.journey.figure("out", mine=True))}
     session.store("nat.masquerade", "def masquerade(bridge, subnets):\n    pass\n")
     told["journey lost"] = {"texts": texts(pictures.journey.figure("out", mine=True))}
+    from minicontainer.linux.recording import Call
+
+    calls: list[Call] = []
+    engine(calls.extend).run("busybox", ["true"], capture=True)
+    told["timeline"] = {
+        "texts": texts(pictures.drawn_timeline(calls)),
+        "steps": [(call.process, call.step) for call in calls],
+        "calls": len(calls),
+    }
     print(json.dumps(told))
 
 

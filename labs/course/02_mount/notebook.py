@@ -126,9 +126,10 @@ os.waitpid(child, 0)
 print("after:  the host finds", shutil.which("ls", path="/usr/bin"))
 umount2("/usr/bin", MNT_DETACH)
 
+from minicontainer.steps.mount import make_private
+
 if (child := os.fork()) == 0:
-    unshare(CLONE_NEWNS)
-    mount(None, "/", None, MS_REC | MS_PRIVATE)  # the line that was missing
+    make_private()  # the course's own: what you are about to write
     mount("tmpfs", "/usr/bin", "tmpfs")
     os._exit(0)
 os.waitpid(child, 0)
@@ -197,8 +198,6 @@ with open("/proc/self/mountinfo") as mountinfo:
 
 # %%
 # %%isolated
-unshare(CLONE_NEWNS)
-mount(None, "/", None, MS_REC | MS_PRIVATE)
 mount("tmpfs", "/mnt", "tmpfs")
 os.makedirs("/mnt/new/old")
 

@@ -310,6 +310,14 @@ result = my_engine().run("busybox", ["sh", "-c", "(sleep 0.1 &); sleep 0.3; ps -
 print(result.stdout, "exit status", result.status)
 
 # %% [markdown]
+# And here is the whole birth of a container, from its beginning to the program, with the two processes that work on it:
+# which step, when, with how many system calls. Find the line where the second one is born. What does the first do meanwhile?
+# (As text: `%explain run --rm busybox true`.)
+
+# %%
+pictures.timeline(network="none")
+
+# %% [markdown]
 # ## What does the kernel think?
 #
 # The checks make orphans and kill them, stop your process 1 and let it go on, send it signals, and look **from
