@@ -134,10 +134,15 @@ def entries(raw: bytes) -> None:
     """Show what an archive has."""
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         rows = [
-            (_KINDS.get(member.type, "-") + stat.filemode(member.mode)[1:], f"{member.uid}:{member.gid}", str(member.size), member.name,
-             f"-> {member.linkname}" if member.linkname else "")
+            (
+                _KINDS.get(member.type, "-") + stat.filemode(member.mode)[1:],
+                f"{member.uid}:{member.gid}",
+                str(member.size),
+                member.name,
+                f"-> {member.linkname}" if member.linkname else "",
+            )
             for member in tar
-        ]  # fmt: skip
+        ]
     digest = hashlib.sha256(raw).hexdigest()
     Table(f"sha256:{digest[:16]}…, {len(raw)} bytes", ("mode", "owner", "size", "name", ""), rows).show()
 

@@ -75,6 +75,9 @@ def costs(files: Sequence[int], measured: Mapping[str, Sequence[float]]) -> Figu
         for x, value in zip(files, values, strict=True):
             axes.annotate(f"{value:.2g} ms", (x, value), (0, 7), textcoords="offset points", ha="center", size=8)
     axes.set(xscale="log", yscale="log", xlabel="files that were written", ylabel="milliseconds")
+    axes.set_xticks(files, list(map(str, files)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.margins(x=0.18, y=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

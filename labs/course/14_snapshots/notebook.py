@@ -196,8 +196,10 @@ listing(upper, "before")
 take(upper, f"{place}/layer")
 listing(f"{place}/layer", "the layer: look at the inodes")
 stacks.layers({"upper": upper, "snapshot": f"{place}/layer", "image": image}, overlay([f"{place}/layer", image], upper))
-for count in (100, 5000):
-    print(f"{count:5} files: {milliseconds(take, filled(f'{place}/{count}', count), f'{place}/{count}.layer'):.3f} ms")
+for count in (100, 3000):
+    uppers = [filled(f"{place}/{count}-{number}", count, size=1) for number in range(5)]
+    times = [milliseconds(take, one, f"{one}.layer") for one in uppers]
+    print(f"{count:5} files: {min(times):.3f} ms, the shortest of {len(times)}")
 
 # %% [markdown]
 # ## Exercise 2: `restore`
