@@ -73,7 +73,14 @@ def costs(files: Sequence[int], measured: Mapping[str, Sequence[float]]) -> Figu
         axes.plot(files, values, color=colour, marker=sign, lw=1.5)
         axes.text(files[-1], values[-1], f"  {name}", va="center", color=colour, size=9)
         for x, value in zip(files, values, strict=True):
-            axes.annotate(f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms", (x, value), (0, 7), textcoords="offset points", ha="center", size=8)
+            axes.annotate(
+                f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms",
+                (x, value),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                size=8,
+            )
     axes.set(xscale="log", yscale="log", xlabel="files that were written", ylabel="milliseconds")
     axes.set_xticks(files, list(map(str, files)))
     axes.yaxis.set_major_formatter("{x:g}")

@@ -503,11 +503,16 @@ def resolve(layout, reference, platform="linux/amd64"):
 
 # %%
 # %%isolated
+import os
+
 from labs.notebook.layers import archive, image_layout, workshop
 
 place = image_layout(f"{workshop()}/layout", "example.org/hello:1", [archive({"a": "base"}), archive({"b": "app"})])
 for descriptor in resolve(place, "example.org/hello:1", "linux/arm64"):
     print(descriptor)
+skopeo = "skopeo inspect --override-arch arm64 --format '{{range .Layers}}{{println .}}{{end}}'"
+print("and what skopeo says of the same directory:", flush=True)
+_ = os.system(f"{skopeo} oci:{place}:example.org/hello:1 2>&1 || echo it is not there: apt install skopeo")
 
 # %% [markdown]
 # ## What does the kernel think?
