@@ -26,6 +26,7 @@ from benchmarks.measure import Driven, Goal, Report, Series, apart, command_time
 from benchmarks.shell_start import _hide_cgroup2
 from benchmarks.throughput import wait_for_keeper
 from benchmarks.warm_start import compile_start
+from minicontainer.engine import Engine
 from minicontainer.linux import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
 ROUNDS = 40
@@ -80,7 +81,7 @@ def _rounds(program: str, compiled: Path, work: Path, rounds: int) -> dict[str, 
     ):
         group = calls.write(calls.of_a_group(), work / "calls")
         hardening = calls.of_hardening(state, work)
-        rootfs = state / "images/busybox/rootfs"
+        [rootfs] = map(Path, Engine(state).image_layers("busybox"))
         with Driven([str(compiled), str(rootfs), str(work / "c"), str(hardening), str(group)]) as c:
             subjects: dict[str, Callable[[], float]] = {
                 SHELL: partial(command_time, [*ours, "--network", "bridge", *LIMITS, "busybox", "true"]),

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from benchmarks.measure import Goal, Report, Series, apart, command_time, take_turns
 from benchmarks.shell_start import _hide_cgroup2, _oci
-from minicontainer.images.busybox import busybox_image
-from minicontainer.steps import Steps
+from minicontainer.engine import Engine
 
 ROUNDS = 40
 OURS = "minicontainer-runtime run"
@@ -35,7 +34,7 @@ def measure(rounds: int = ROUNDS) -> Report:
         raise SystemExit(f"benchmarks: there is no {program}: make setup")
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         root = Path(directory)
-        rootfs = Path(busybox_image(str(root), Steps().build_root))
+        [rootfs] = map(Path, Engine(root).image_layers("busybox"))
         commands: dict[str, Sequence[str]] = {OURS: _oci(str(program), rootfs, root)}
         missing = {}
         for name in ("crun", "runc"):

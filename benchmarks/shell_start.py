@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Goal, Report, Series, apart, command_time, take_turns
+from minicontainer.engine import Engine
 from minicontainer.linux import CLONE_NEWNS, MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2, unshare
 from minicontainer.linux.cgroups import hierarchies
 
@@ -34,7 +35,7 @@ def measure(rounds: int = ROUNDS) -> Report:
         root = Path(directory)
         ours = _our_command(root)
         command_time(ours)  # the first start makes the image, which is the root file system of all
-        rootfs = root / "state/images/busybox/rootfs"
+        [rootfs] = map(Path, Engine(root / "state").image_layers("busybox"))
         commands: dict[str, Sequence[str]] = {OURS: ours, FLOOR: [sys.executable, "-IS", "-c", "pass"]}
         missing = {}
         for name, make in PEERS.items():

@@ -35,8 +35,10 @@ def measure(rounds: int = ROUNDS) -> Report:
         work.mkdir()
         program = compile_start(Path(directory))
         with Driven([sys.executable, "-m", "benchmarks.warm_start", str(state)]) as python:
+            from minicontainer.engine import Engine
+
             python()  # the first start makes the image, which is the root file system of both
-            rootfs = state / "images/busybox/rootfs"
+            [rootfs] = map(Path, Engine(state).image_layers("busybox"))
             group = calls.write(calls.of_a_group(), Path(directory, "calls"))
             hardening = calls.of_hardening(state, Path(directory))
             with Driven([str(program), str(rootfs), str(work), str(hardening), str(group)]) as c:

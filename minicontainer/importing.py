@@ -40,6 +40,8 @@ class _Finder:
         """The module with its code, or None: it is another's to find."""
         last = name.rpartition(".")[2]
         for place in path or _PLACES:
+            if "-packages" in place:  # somebody else's, where a file of machine code goes before one of Python's
+                return None
             for directory, stem in ((place, last), (f"{place}/{last}", "__init__")):
                 source, compiled = f"{directory}/{stem}.py", f"{directory}/__pycache__/{stem}{_COMPILED}"
                 try:

@@ -16,8 +16,7 @@ from typing import IO, Any
 
 import pytest
 
-from minicontainer.images.busybox import busybox_image
-from minicontainer.steps import Steps
+from minicontainer.engine import Engine
 from tests.host_state import SLOWER
 
 DEADLINE = 30 * SLOWER  # s, for what takes 30 ms on an idle machine
@@ -105,24 +104,25 @@ def one_line(error: str) -> str:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the busybox image in it."""
+    """A state directory with the busybox image in it, and without containers."""
     directory = tmp_path_factory.mktemp("images")
-    busybox_image(directory, Steps().build_root)
+    Engine(directory).image_layers("busybox")
     return directory
 
 
 @pytest.fixture(scope="session")
 def busybox(images: Path) -> str:
     """The root file system of the busybox image. Not to be written to."""
-    return str(images / "busybox/rootfs")
+    [layer] = Engine(images).image_layers("busybox")
+    return layer
 
 
 @pytest.fixture
 def state_root(tmp_path: Path, images: Path) -> Path:
-    """A state directory that has the image already."""
+    """A state directory that has the image already: names of the same files, which nobody writes to."""
     root = tmp_path / "state"
     root.mkdir()
-    (root / "images").symlink_to(images)
+    subprocess.run(["cp", "-al", images / "images", images / "layers", root], check=True)
     return root
 
 

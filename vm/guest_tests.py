@@ -40,7 +40,8 @@ SELECTION = (
     "tests/runtime/test_failures.py", "tests/runtime/test_isolation.py",
     "tests/checks/test_01_chroot.py", "tests/checks/test_02_mount.py", "tests/checks/test_03_uts.py",
     "tests/checks/test_05_pid.py", "tests/checks/test_09_memory.py", "tests/checks/test_10_cpu.py",
-    "tests/checks/test_11_controllers.py",
+    "tests/checks/test_11_controllers.py", "tests/checks/test_00_virtualization.py", "tests/checks/test_07_network.py",
+    "tests/checks/test_08_views.py",
     "tests/engine/test_resources.py", "tests/cli/test_resources.py", "tests/cli/test_bad_resources.py",
 )  # fmt: skip
 """What is run unless the arguments name files: what depends on the kernel. Those that exist."""

@@ -35,6 +35,9 @@ xfsprogs        # mkfs.xfs: a file system that shares blocks, for full clones
 qemu-system-x86 # make test-v2: the machine, with SeaBIOS in its dependencies
 mmdebstrap      # make test-v2: what its root disk is made with,
 e2fsprogs       # and mke2fs, for the file system on it
+debootstrap     # tests of `image make`, as mmdebstrap is
+docker-registry # a registry for the tests, which skopeo fills and empties as well
+openssl         # their certificates, and the tokens of the registry
 LIST
 }
 

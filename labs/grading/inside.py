@@ -406,14 +406,18 @@ class Performer:
     def argument(self, value: Any) -> Any:
         """What JSON cannot say: {"returns": 3} is a function that returns 3, {"result": 0} what the first call
         returned, {"bytes": "00ff"} bytes, {"tuple": [1, 2]} a tuple, {"open": path, "mode": "rb"} an open file,
-        {"dies": true} a function that kills the process, {"steps": true} our steps, {"group": "alpha"} the control
-        group of this name; with {"places": …} too, one that is made up.
+        {"dies": true} a function that kills the process, {"steps": true} our steps, {"namespaces": ["net"]} kinds of
+        namespaces, {"group": "alpha"} the control group of this name; with {"places": …} too, one that is made up.
         """
         match value:
             case {"steps": True}:
                 from minicontainer.steps import Steps
 
                 return Steps()
+            case {"namespaces": kinds}:
+                from minicontainer.linux import Namespace
+
+                return list(map(Namespace.named, kinds))
             case {"bytes": code}:
                 return bytes.fromhex(code)
             case {"tuple": values}:

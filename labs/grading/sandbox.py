@@ -96,6 +96,7 @@ class Sandbox:
             except BaseException:
                 ours.close()
                 raise
+        self.makes_groups = groups
         self.classroom = classroom
         self.pid = self._running.pid
         self.group = self._running.group

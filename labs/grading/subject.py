@@ -87,6 +87,11 @@ class Subject:
         )
         return path
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether control groups can be made in the sandbox, for a lab that can do without."""
+        return self._sandbox.group is not None and self._sandbox.makes_groups
+
     def group(self, *controllers: str, below: ObservedGroup | None = None) -> ObservedGroup:
         """A new control group in the sandbox with these controllers (v1 names), to be handed to the submission's steps.
 

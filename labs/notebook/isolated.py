@@ -30,6 +30,9 @@ from labs.notebook.session import session
 SANDBOX = ["--user", "--map-root-user", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"]
 """unshare(1): what is around every cell apart."""
 
+WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+"""A notebook's kernel is killed more often than it ends: then the sandbox ends too."""
+
 PATIENCE = 60
 """Seconds that a cell may take."""
 
@@ -43,8 +46,9 @@ def run(cell: str, source: str, variables: dict[str, Any], new: Sequence[str] = 
 
     Its output is this cell's output. Raises NoSandbox; KeyboardInterrupt, when nothing of it is left.
     """
-    if shutil.which("unshare") is None:
-        raise NoSandbox("a cell apart needs unshare(1) of util-linux: apt install util-linux")
+    for program in ("unshare", "setpriv"):
+        if shutil.which(program) is None:
+            raise NoSandbox(f"a cell apart needs {program}(1) of util-linux: apt install util-linux")
     ours, its = socket.socketpair()
     with tempfile.TemporaryDirectory(prefix="apart-") as directory, ours:
         request = Path(directory, "request.json")
@@ -54,7 +58,7 @@ def run(cell: str, source: str, variables: dict[str, Any], new: Sequence[str] = 
         command = [sys.executable, "-u", "-m", "labs.notebook.cell", str(request), str(its.fileno())]
         with its:
             process = subprocess.Popen(
-                ["unshare", *SANDBOX, "--mount-proc", *command],
+                [*WITH_US, "unshare", *SANDBOX, "--mount-proc", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

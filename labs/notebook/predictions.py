@@ -37,7 +37,7 @@ class Predictions:
         question, mark, answer = text.partition(MARK)
         if not mark:
             raise ValueError(f'the line that begins with "{MARK}" is missing: write your prediction behind that')
-        question, answer = question.strip(), answer.strip()
+        question, answer = " ".join(question.split()), answer.strip()
         old = self._known.get(name)
         new = Prediction(question, answer)
         if old and old.seen:

@@ -24,12 +24,10 @@ from minicontainer.engine import Engine
 from minicontainer.engine.engine import default_root
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
-from minicontainer.images.busybox import busybox_image
 from minicontainer.linux.recording import Told
 from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Running
 from minicontainer.runtime.program import Stdio
-from minicontainer.steps import Steps
 
 
 class NotHere(Exception):
@@ -186,9 +184,8 @@ def new_directory(name: str) -> str:
 
 def busybox_root() -> str:
     """The path of the root file system that containers of the busybox image begin with. Only to be looked at."""
-    images = lab_root() / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    return str(busybox_image(str(images), Steps().build_root))
+    [root] = engine().image_layers("busybox")
+    return root
 
 
 @contextlib.contextmanager

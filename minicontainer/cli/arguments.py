@@ -95,7 +95,12 @@ def _container(parser: Parser) -> None:
     add("--domainname", help="its NIS domain name")
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
-    add("-w", "--workdir", default="/", metavar="DIR", help="start in this directory of the container")
+    add("-w", "--workdir", default="", metavar="DIR", help="start in this directory of the container")
+    add("--entrypoint", metavar="PROGRAM", help="run this, with COMMAND … as its arguments (what the image says)")
+    add("-l", "--label", action="append", default=[], metavar="NAME=VALUE", help="note something with the container")
+    add("--platform", default="", metavar="OS/ARCH", help="of an image for several machines, the one for this (ours)")
+    pull = "ask the registry for the image always, if it is missing here, or never (missing)"
+    add("--pull", choices=("always", "missing", "never"), default="missing", help=pull)
     add("-v", "--volume", action="append", default=[], metavar="SOURCE:DIR[:ro]", help="show a directory of the host")
     add("--rootfs", action="store_true", help="IMAGE is a directory with a root file system; it is not written to")
     _network_options(parser)
@@ -105,7 +110,7 @@ def _container(parser: Parser) -> None:
     limits.add_options(parser, creating=True)
     rights.add_options(parser)
     add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
-    add("image", metavar="IMAGE", help="busybox, or with --rootfs a directory")
+    add("image", metavar="IMAGE", help="an image, such as busybox, or with --rootfs a directory")
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
 
 
@@ -207,7 +212,7 @@ def _exec(parser: Parser) -> None:
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("-d", "--detach", action="store_true", help="let it run by itself")
     add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
-    add("-u", "--user", metavar="UID[:GID]", help="who the command is (as the container's own)")
+    add("-u", "--user", metavar="USER[:GROUP]", help="who the command is (as the container's own)")
     add("-w", "--workdir", metavar="DIR", help="start in this directory (as the container's own)")
     _one(parser)
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
@@ -251,9 +256,18 @@ def _check(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def _system(parser: Parser) -> None:
-    parser.add_argument("what", choices=("repair",), help="put right what was killed half-way")
-    parser.add_argument("--runtime-root", metavar="DIR", help="where minicontainer-runtime has its containers")
+def _of_images(name: str, module: str = "images") -> Callable[[Parser], None]:
+    """Options that are set up where their command is."""
+
+    def options(parser: Parser) -> None:
+        found = __import__(f"minicontainer.cli.{module}", fromlist=[name])
+        getattr(found, name)(parser)
+
+    return options
+
+
+def _of_making(name: str) -> Callable[[Parser], None]:
+    return _of_images(name, "making")
 
 
 def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace], int]:
@@ -265,6 +279,17 @@ def _later(name: str, module: str = "detached") -> Callable[[argparse.Namespace]
         return command(arguments)
 
     return act
+
+
+def _options_of(name: str) -> Callable[[Parser], None]:
+    """The options of a command that speaks to registries, kept where that is."""
+
+    def set_up(parser: Parser) -> None:
+        from minicontainer.cli import registry
+
+        getattr(registry, f"{name}_options")(parser)
+
+    return set_up
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Namespace], int]]] = {
@@ -295,7 +320,24 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "cgroup": ("control groups: their tree; events counted in one", _cgroup, commands.cgroup),
     "network": ("networks: make, list, remove them; connect containers", _network, _later("network", "networks")),
     "port": ("the published ports of a container", _one, _later("port", "networks")),
+    "pull": ("fetch images from a registry", _options_of("pull"), _later("pull", "registry")),
+    "push": ("bring an image to a registry", _options_of("push"), _later("push", "registry")),
+    "login": ("keep the password for a registry", _options_of("login"), _later("login", "registry")),
+    "logout": ("forget it", _options_of("logout"), _later("logout", "registry")),
+    "search": ("the repositories of a registry, or tags", _options_of("search"), _later("search", "registry")),
     "check": ("what this machine can do, and how to mend what it cannot", _check, commands.check),
-    "system": ("look after the engine itself", _system, commands.repair),
+    "images": ("list images", _of_images("list_options"), _later("list_images", "images")),
+    "history": ("how an image came to be", _of_images("history_options"), _later("history", "images")),
+    "tag": ("give an image one more name", _of_images("tag_options"), _later("tag", "images")),
+    "rmi": ("remove images", _of_images("remove_options"), _later("remove", "images")),
+    "save": ("write images to an archive", _of_images("save_options"), _later("save", "images")),
+    "load": ("read images from an archive", _of_images("load_options"), _later("load", "images")),
+    "commit": ("make an image of what a container is", _of_making("commit_options"), _later("commit", "making")),
+    "diff": ("what a container has changed of its image", _of_making("diff_options"), _later("diff", "making")),
+    "cp": ("copy files into a container and out of it", _of_making("cp_options"), _later("cp", "making")),
+    "export": ("all files of a container, as an archive", _of_making("export_options"), _later("export", "making")),
+    "import": ("make an image of an archive", _of_making("import_options"), _later("import_archive", "making")),
+    "image": ("all about images: image WHAT --help", _of_images("image_options"), _later("image", "images")),
+    "system": ("look after the engine itself", _of_images("system_options"), _later("system", "images")),
 }
 """Command → what it does, what sets up its options, what carries it out."""

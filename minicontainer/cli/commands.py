@@ -17,7 +17,6 @@ from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
 from minicontainer.linux import signal, signalfd
 from minicontainer.runtime.limits import Limits
-from minicontainer.runtime.spec import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -225,21 +224,6 @@ def check(arguments: argparse.Namespace) -> int:
     return 0 if all(finding.works for finding in findings if finding.required) else 1
 
 
-def repair(arguments: argparse.Namespace) -> int:
-    """``minicontainer system repair``: a line for each thing that was put right.
-
-    The OCI runtime's containers are looked at too, in their usual place unless we were told of other ones.
-    """
-    from minicontainer.runtime.containers import Containers, default_root
-
-    for line in _engine(arguments).repair():
-        print(line)
-    if arguments.runtime_root or not arguments.root:
-        for line in Containers(arguments.runtime_root or default_root()).repair():
-            print(line)
-    return 0
-
-
 def _engine(arguments: argparse.Namespace) -> Engine:
     engine = Engine(arguments.root, arguments.steps, explain=arguments.explain or None)
     engine.warn = _warn
@@ -258,7 +242,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     networks = arguments.network or [_default_network()]
     if "host" in networks:
         shared.append("net")
-    environment = [f"PATH={DEFAULT_PATH}", "HOME=/root", *(["TERM=xterm"] if arguments.tty else [])]
+    environment = ["TERM=xterm"] if arguments.tty else []
     return {
         "name": arguments.name,
         "hostname": arguments.hostname,
@@ -268,6 +252,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "env": (*environment, *_environment(arguments)),
         "cwd": arguments.workdir,
         "rootfs": arguments.rootfs,
+        "entrypoint": arguments.entrypoint,
+        "platform": arguments.platform,
+        "pull": arguments.pull,
+        "user": arguments.user or "",
+        "labels": tuple((name, value) for name, _, value in (text.partition("=") for text in arguments.label)),
         "shared": tuple(shared),
         "volumes": tuple(map(_volume, arguments.volume)),
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),

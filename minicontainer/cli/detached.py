@@ -7,7 +7,7 @@ import json
 import time
 
 from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
-from minicontainer.cli.rights import user_of
+from minicontainer.cli.rights import is_name, user_of
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State
 from minicontainer.linux import signal
@@ -31,7 +31,7 @@ def execute(arguments: argparse.Namespace) -> int:
         (None, None, None) if detached else (0 if arguments.interactive else None, 1, 2),
         env=_environment(arguments),
         cwd=arguments.workdir,
-        user=None if arguments.user is None else user_of(arguments.user),
+        user=None if arguments.user is None else arguments.user if is_name(arguments.user) else user_of(arguments.user),
         terminal=arguments.tty and not detached,
         alone=detached,
     )
@@ -97,6 +97,7 @@ def _shown(config: Config, state: State, paused: bool) -> dict[str, Any]:
         "Name": config.name,
         "Created": _date(config.created),
         "Image": config.image,
+        "ImageId": config.image_id,
         "Args": config.args,
         "State": {
             "Status": "paused" if running and paused else state.status,

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="no-new-privileges[=false], seccomp=unconfined, seccomp=FILE, landlock=PATH:RIGHT+RIGHT,PATH:…",
     )  # fmt: skip
     add("--read-only", action="store_true", help="its root file system cannot be written to")
-    add("-u", "--user", metavar="UID[:GID]", help="who the command is (0:0)")
+    add("-u", "--user", metavar="USER[:GROUP]", help="who the command is (root)")
     add("--group-add", action="append", default=[], type=whole, metavar="GID", help="a group beside that one")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="setrlimit(2): nofile=1024:2048")
     add("--oom-score-adj", type=whole, metavar="N", help="-1000 to 1000: who is killed first when memory is short")
@@ -35,7 +35,7 @@ def rights_of(arguments: argparse.Namespace) -> Rights:
     for text in arguments.security_opt:
         for name, value in _security(text).items():
             given[name] = (*given.get(name, ()), *value) if isinstance(value, tuple) else value  # type: ignore[misc]
-    if arguments.user is not None:
+    if arguments.user is not None and not is_name(arguments.user):
         given["user"] = user_of(arguments.user)
     return Rights(
         privileged=arguments.privileged,
@@ -48,6 +48,13 @@ def rights_of(arguments: argparse.Namespace) -> Rights:
         sysctls=tuple(map(_sysctl, arguments.sysctl)),
         **given,  # type: ignore[arg-type]
     )
+
+
+def is_name(text: str) -> bool:
+    """Whether it is a user, and perhaps a group, to be looked up in the container: ``www-data``, ``www-data:adm``."""
+    name, colon, group = text.partition(":")
+    fine = bool(name) and (bool(group) or not colon) and set(name + group).isdisjoint(" \t\n:/\0")
+    return fine and not all(part.isascii() and part.isdecimal() for part in (name, group or "0"))
 
 
 def user_of(text: str) -> tuple[int, int]:

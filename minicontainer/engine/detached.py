@@ -127,12 +127,12 @@ def send(config: Config, state: State, number: int) -> None:
 
 
 def stop(config: Config, state: State, seconds: float, thaw: Callable[[], object] = int) -> None:
-    """Ask a running container to end, SIGTERM, and after so many seconds kill it; returns when it has ended.
+    """Ask a running container to end, by its stop signal, and after so many seconds kill it; returns when it has.
 
     `thaw` lets one that is paused go on: it would not hear of it.
     """
     with contextlib.suppress(EngineError), process_of(config, state) as pidfd:
-        send(config, state, signal.SIGTERM)
+        send(config, state, stop_signal(config.stop_signal))
         thaw()
         if not select.select([pidfd], [], [], seconds)[0]:
             send(config, state, signal.SIGKILL)
@@ -140,6 +140,16 @@ def stop(config: Config, state: State, seconds: float, thaw: Callable[[], object
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             remove_group(find_group(config.group))
             select.select([pidfd], [], [], 10)
+
+
+def stop_signal(text: str) -> int:
+    """The number of ``SIGQUIT``, ``QUIT`` or ``3``; SIGTERM, where an image says what is no signal."""
+    number = (
+        int(text)
+        if text.isascii() and text.isdecimal()
+        else getattr(signal, f"SIG{text.upper().removeprefix('SIG')}", 0)
+    )
+    return int(number) if number in signal.valid_signals() else signal.SIGTERM
 
 
 @contextlib.contextmanager

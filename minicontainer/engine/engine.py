@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.engine import rights
 from minicontainer.engine.errors import EngineError
+from minicontainer.engine.origin import Origin, environment, laid_on, recall, sharing
 from minicontainer.engine.store import Config, State, Store
-from minicontainer.images.busybox import busybox_image
-from minicontainer.images.errors import ImageError
 from minicontainer.linux import Namespace, birth_of, in_user_namespace, signal, thread_count
 from minicontainer.record import Record
 from minicontainer.runtime.attach import accompany, put_down
@@ -25,10 +24,19 @@ from minicontainer.steps.user import IdMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes longer to import than a container to start
-    from typing import Any
+    from typing import IO, Any
 
+    from minicontainer.engine.committing import Wishes
+    from minicontainer.engine.copying import Place
+    from minicontainer.engine.image_mounts import ImageMount
+    from minicontainer.engine.making import Making
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
+    from minicontainer.images.documents import Descriptor, Platform
+    from minicontainer.images.images import Image, Images
+    from minicontainer.images.references import Reference
+    from minicontainer.images.registry import Registry
+    from minicontainer.images.transfer import Progress
     from minicontainer.linux.recording import Call, Told
     from minicontainer.network.graph import Graph
     from minicontainer.network.networks import Networks
@@ -144,13 +152,26 @@ class Engine:
         self.store.prepare()
         if "network" in options:
             options |= _named_network(options.pop("network"))
-        config = Config(id="", name=options.pop("name", None) or "", image=image, args=tuple(args), **options)
+        platform, pull = options.pop("platform", ""), options.pop("pull", "missing")
+        entrypoint, env = options.pop("entrypoint", None), tuple(options.pop("env", ()))
+        name = options.pop("name", None) or ""
+        config = Config(id="", name=name, image=image, args=tuple(args), env=env, **options)
         _check(config)
-        self._base(config)  # an unknown image is an error of create, not of start
         try:
-            return self.store.add(_dated(config))
+            if config.rootfs:
+                self._directory(config)  # an unknown one is an error of create, not of start
+                start = (entrypoint,) if entrypoint else ()
+                config = config.replace(args=(*start, *config.args), env=environment(config.env), cwd=config.cwd or "/")
+                return self._added(config)
+            with sharing(self.store):  # what the container is going to stand on is not collected meanwhile
+                return self._added(laid_on(config, self._origin(image, platform, pull), entrypoint))
         except OSError as error:
             raise EngineError(f"cannot write below {self.store.root}: {error.strerror}") from None
+
+    def _added(self, config: Config) -> Config:
+        if not config.args:
+            raise EngineError("no command: say what to run in the container, such as: minicontainer run busybox sh")
+        return self.store.add(_dated(config))
 
     def start(self, config: Config, stdio: Stdio = (None, 1, 2), interrupts: int | None = None) -> Running:
         """Start a created container;
@@ -352,7 +373,7 @@ class Engine:
         *,
         env: tuple[str, ...] = (),
         cwd: str | None = None,
-        user: tuple[int, int] | None = None,
+        user: tuple[int, int] | str | None = None,
         terminal: bool = False,
         alone: bool = False,
     ) -> Running:
@@ -369,8 +390,10 @@ class Engine:
             raise EngineError("this process has several threads: use the command, minicontainer exec")
         if self.paused(config):
             raise EngineError(f'container "{config.name}" is paused; first: minicontainer unpause {config.name}', 1)
-        if user is not None:
-            config = config.replace(rights=config.rights.replace(user=user))
+        if isinstance(user, str):
+            config = config.replace(user=user)
+        elif user is not None:
+            config = config.replace(user="", rights=config.rights.replace(user=user))
             rights.check(config.rights)
         spec = self._spec(config.replace(networks=()))  # it is joined as it is
         process = spec.process.replace(
@@ -453,7 +476,27 @@ class Engine:
 
             with told():
                 done += self.networks().repair()
+        if os.path.isdir(f"{self.store.root}/mounts"):
+            from minicontainer.engine import image_mounts
+
+            done += image_mounts.repair(self.store)
         return done
+
+    # Images
+
+    def pull(
+        self,
+        reference: Reference,
+        sources: Sequence[Registry],
+        platform: Platform | None,
+        progress: Progress,
+        parallel: int,
+    ) -> Descriptor:
+        """Fetch an image from the first of `sources` that has it, and unpack it. Raises ImageError."""
+        from minicontainer.engine import registries
+
+        self.store.prepare()
+        return registries.pull(self.store, self._steps, reference, sources, platform, progress, parallel)
 
     # Snapshots
 
@@ -506,6 +549,50 @@ class Engine:
             self._remove(config, force=True)
             raise
         return config
+
+    # Images made of containers, and files in and out of them: `engine.committing`, `engine.copying`, `engine.making`
+
+    def commit(self, config: Config, wishes: Wishes) -> Image:
+        """Make an image of what a container is, or was in a snapshot. Raises EngineError.
+
+        One that runs stands still for the moment, unless that is not wished.
+        """
+        from minicontainer.engine.committing import commit_container
+
+        return commit_container(self._taking(), config, wishes)
+
+    def changes(self, config: Config) -> list[tuple[str, str]]:
+        """What a container has changed of its image: ("A", "C" or "D", path). Raises EngineError."""
+        from minicontainer.engine.committing import changes
+
+        return changes(self._taking(), config)
+
+    def copy(self, source: Place, target: Place, **options: Any) -> None:
+        """Copy files into a container, out of one, between two, as docker cp does; `options` are those of
+        `engine.copying.copy`. Raises EngineError."""
+        from minicontainer.engine.copying import copy
+
+        copy(self._taking(), source, target, **options)
+
+    def export(self, config: Config, file: IO[bytes]) -> None:
+        """Write all files of a container as a tar, without what is mounted in it. Raises EngineError."""
+        from minicontainer.engine.copying import export
+
+        export(self._taking(), config, file)
+
+    def mount_image(self, image: str, directory: str) -> ImageMount:
+        """Show the files of an image at a directory, read-only, until `image_mounts.unmount_image`. EngineError."""
+        from minicontainer.engine.image_mounts import mount_image
+
+        self.store.prepare()
+        return mount_image(self.store, self._steps, self._steps_path, image, directory)
+
+    def making(self) -> Making:
+        """What images are made with. Raises EngineError: no place for them."""
+        from minicontainer.engine.making import Making
+
+        self.store.prepare()
+        return Making(self.store, self._steps, self._steps_path, self.warn)
 
     def _taking(self) -> Taking:
         from minicontainer.engine.snapshots import Taking
@@ -681,6 +768,33 @@ class Engine:
             raise EngineError(f'container "{config.name}" does not run; start it: minicontainer start {config.name}', 1)
         return state
 
+    # Images
+
+    def images(self) -> Images:
+        """Those that are here: to be looked at, named, found. Raises EngineError: no place for them."""
+        from minicontainer.engine.images import images_of
+
+        self.store.prepare()
+        return images_of(self.store)
+
+    def image_layers(self, image: str) -> list[str]:
+        """The directories that containers of an image stand on, the topmost first. Only to be looked at. EngineError.
+
+        The image is made, pulled and unpacked first, if it must be.
+        """
+        self.store.prepare()
+        with sharing(self.store):
+            return [*map(self.store.layer, self._origin(image).layers)]
+
+    def _origin(self, image: str, platform: str = "", pull: str = "missing") -> Origin:
+        """What a container takes from an image that is made, pulled, unpacked first, if it must be. EngineError."""
+        noted = None if platform or pull == "always" else recall(self.store, image)
+        if noted:
+            return noted
+        from minicontainer.engine.images import obtain
+
+        return obtain(self.store, self._steps, self._steps_path, image, platform, pull)
+
     # From wishes to a specification
 
     def _spec(self, config: Config) -> Spec:
@@ -698,6 +812,7 @@ class Engine:
             from minicontainer.engine import networks
 
             mounts = [*networks.files(self.store, config), *mounts]
+        config = self._as_user(config)
         joined = self._shared_network(config)
         if joined:
             namespaces -= {Namespace.NETWORK}
@@ -709,7 +824,11 @@ class Engine:
             id=config.id,
             root=Overlay(self._lowers(config), f"{directory}/upper", f"{directory}/work", f"{directory}/merged"),
             process=Process(
-                config.args, config.env, config.cwd, config.terminal, _console_size() if config.terminal else None
+                config.args,
+                config.env,
+                config.cwd or "/",
+                config.terminal,
+                _console_size() if config.terminal else None,
             ),
             hostname=config.hostname,
             domainname=config.domainname,
@@ -722,8 +841,24 @@ class Engine:
             group=config.group,
             controllers=EVERYDAY,
             reaper=config.reaper,
+            makes_cwd=config.makes_cwd,
         )
         return rights.confined(spec, config.rights, self.store.cached_filter)
+
+    def _as_user(self, config: Config) -> Config:
+        """The container with the numbers of its user, and a HOME."""
+        home = "/root"
+        if config.user:
+            from minicontainer.engine.users import look_up
+
+            directory = self.store.directory(config.id)
+            found = look_up(config.user, [f"{directory}/upper", *self._lowers(config)])
+            home = found.home
+            groups = tuple(dict.fromkeys((*config.rights.groups, *found.groups)))
+            config = config.replace(rights=config.rights.replace(user=(found.uid, found.gid), groups=groups))
+        if any(text.startswith("HOME=") for text in config.env):
+            return config
+        return config.replace(env=(*config.env, f"HOME={home}"))
 
     def _shared_network(self, config: Config) -> tuple[tuple[Namespace, str], ...]:
         """The network namespace of another container, where that is to be this one's."""
@@ -738,28 +873,20 @@ class Engine:
 
     def _lowers(self, config: Config) -> list[str]:
         """The read-only part of the container's root, the topmost layer first. Raises EngineError."""
-        return [*map(self.store.layer, config.layers), self._base(config)]
-
-    def _base(self, config: Config) -> str:
-        """The directory at the bottom."""
+        layers = [*map(self.store.layer, config.layers)]
         if config.rootfs:
-            if not os.path.isdir(config.image):
-                raise EngineError(f"no root file system at {config.image}: the directory is not there")
-            return os.path.abspath(config.image)
-        if config.image.removesuffix(":latest") == "busybox":
-            try:
-                return busybox_image(self.store.images, self._steps.build_root)
-            except ImageError as error:
-                raise EngineError(str(error)) from None
-            except (Exception, SystemExit) as error:  # build_root may be somebody's own
-                from minicontainer.runtime.failure import describe, explain
+            return [*layers, self._directory(config)]
+        if not all(map(os.path.isdir, layers)):
+            from minicontainer.engine.images import restore_layers
 
-                reason = explain(describe(error))
-                raise EngineError(f"cannot make the busybox image below {self.store.images}: {reason}") from None
-        raise EngineError(
-            f'there is no image "{config.image}": so far the only one is busybox; '
-            f"a directory can be used with: minicontainer run --rootfs DIR COMMAND"
-        )
+            restore_layers(self.store, config, self._steps_path)
+        return layers
+
+    def _directory(self, config: Config) -> str:
+        """The root file system that is used as it is."""
+        if not os.path.isdir(config.image):
+            raise EngineError(f"no root file system at {config.image}: the directory is not there")
+        return os.path.abspath(config.image)
 
     # The end
 
@@ -888,8 +1015,6 @@ def _check_name(name: str) -> None:
 
 
 def _check(config: Config) -> None:
-    if not config.args:
-        raise EngineError("no command: say what to run in the container, such as: minicontainer run busybox sh")
     if config.name:
         _check_name(config.name)
     if len(os.fsencode(config.hostname)) > 64:

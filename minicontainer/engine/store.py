@@ -12,8 +12,9 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
                    /log         what such a one has written;  /stdin  a named pipe: what it is to read (-i)
                    /snapshots /restoring /freezing  see `engine.snapshots`
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
-STATE/images/NAME/rootfs
+STATE/images/                   an OCI image layout: `minicontainer.images.content`
 STATE/layers/NAME/diff          a read-only layer of whatever image or snapshot, unpacked, as overlayfs takes it
+STATE/mounts/HEX.json           an image that is mounted on the host: `minicontainer.engine.image_mounts`
 STATE/seccomp/…                 filters of system calls, compiled once
 """
 
@@ -43,15 +44,30 @@ class Config(Record):
     id: str
     name: str
     image: str
-    """An image's name, or the path of a directory when `rootfs` is set."""
+    """An image's name as its user wrote it, or the path of a directory when `rootfs` is set."""
     args: tuple[str, ...]
     rootfs: bool = False
+    image_id: str = ""
+    """The digest of the image's configuration: what the name stood for when the container was made."""
     layers: tuple[str, ...] = ()
     """What lies below its writable layer, the topmost first: names of directories in STATE/layers."""
     hostname: str = ""
     domainname: str | None = None
     env: tuple[str, ...] = (f"PATH={DEFAULT_PATH}", "HOME=/root")
-    cwd: str = "/"
+    cwd: str = ""
+    """"" is what the image says, or /."""
+    makes_cwd: bool = False
+    """It is made if it is not there, as an image's is."""
+    user: str = ""
+    """Who the program is, as an image says it: NAME, UID, NAME:GROUP…, looked up in the container's own /etc/passwd and
+    /etc/group whenever it starts. "": `rights.user`."""
+    stop_signal: str = ""
+    """What `stop` sends: SIGTERM unless given."""
+    labels: tuple[tuple[str, str], ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    """``80/tcp``: what the image says that it serves; nothing is published by that."""
+    image_volumes: tuple[str, ...] = ()
+    """Where the image says that data is, which is not a part of it."""
     terminal: bool = False
     interactive: bool = False
     """Left alone, it has a standard input that `attach` can write to."""
@@ -89,11 +105,11 @@ class Config(Record):
         data = json.loads(text)
         data["limits"] = Limits(**{name: tuples(value) for name, value in data["limits"].items()})
         data["rights"] = Rights(**{name: tuples(value) for name, value in data.get("rights", {}).items()})
-        for name in ("volumes", "devices"):
+        for name in ("volumes", "devices", "labels"):
             data[name] = tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
-        for name in ("layers", "dns", "dns_search", "dns_options", "add_hosts"):
+        for name in ("layers", "exposed_ports", "image_volumes", "dns", "dns_search", "dns_options", "add_hosts"):
             data[name] = tuple(data.get(name, ()))
         if data.get("networks"):
             from minicontainer.network.wishes import attachments_of, ports_of
@@ -484,14 +500,8 @@ class Store:
 
             remove_as_container_root(directory)
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        fd = os.open(f"{self.root}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
+        return files.locked(f"{self.root}/lock", fcntl.LOCK_EX)
 
 
 def _recorded(attended: int) -> tuple[bool, int | None]:

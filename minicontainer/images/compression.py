@@ -145,8 +145,8 @@ class LayerWriter:
     ``with LayerWriter(fd) as layer: steps.pack_layer(directory, layer)``; then `diff_id`, `digest` and `size`.
     """
 
-    def __init__(self, target: int, method: str = GZIP) -> None:
-        """Write the blob to the file descriptor `target`, which stays the caller's."""
+    def __init__(self, target: Any, method: str = GZIP) -> None:
+        """Write the blob to `target`, a file descriptor or something with `write`, which stays the caller's."""
         self._target = target
         self._compressor = None if method == NONE else _compressor(method)
         self._uncompressed, self._compressed = hashlib.sha256(), hashlib.sha256()
@@ -196,7 +196,8 @@ class LayerWriter:
         self._compressed.update(data)
         self.size += len(data)
         while data:
-            data = data[os.write(self._target, data) :]
+            written = os.write(self._target, data) if isinstance(self._target, int) else self._target.write(data)
+            data = data[written:]
 
 
 def decompress(blob: Iterable[bytes]) -> Iterator[bytes]:

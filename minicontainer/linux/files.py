@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 
 from minicontainer.linux.mount import AT_FDCWD, Path
 from minicontainer.linux.syscalls import call
@@ -40,6 +43,17 @@ def replace(file: str, content: str | bytes) -> None:
     """Write a file, whole or not at all: a reader sees the old or the new. One writer at a time. Raises OSError."""
     write(f"{file}.new", content)
     put_in_place(f"{file}.new", file)
+
+
+@contextlib.contextmanager
+def locked(file: str, how: int) -> Iterator[None]:
+    """Hold the lock of a file, made if it is not there, as flock(2) has it. Raises OSError: EWOULDBLOCK (LOCK_NB)."""
+    fd = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -260,12 +260,15 @@ class Netlink:
         return [_address(body) for body in self.ask(Request(RTM_GETADDR, NLM_F_DUMP, body, "list addresses"))]
 
     def routes(self) -> list[Route]:
-        """Every route of the main table that leads through a device."""
-        body = _ROUTE.pack(AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_TABLE, _NUMBER.pack(RT_TABLE_MAIN))
+        """Every route of the main table that leads through a device.
+
+        A namespace in which no device was ever switched on has no such table (ENOENT), so no routes.
+        """
         found = []
         for family in (AF_INET, AF_INET6):
             body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_TABLE, _NUMBER.pack(RT_TABLE_MAIN))
-            found += [_route(body) for body in self.ask(Request(RTM_GETROUTE, NLM_F_DUMP, body, "list routes"))]
+            with contextlib.suppress(FileNotFoundError):
+                found += [_route(body) for body in self.ask(Request(RTM_GETROUTE, NLM_F_DUMP, body, "list routes"))]
         return found
 
     # What is to be

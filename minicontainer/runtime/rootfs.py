@@ -88,7 +88,7 @@ def furnish(spec: Spec, root: str, steps: Steps, sources: Sequence[int]) -> None
         steps.furnish_dev(root)
     if spec.devices:
         steps.make_nodes(root, _nodes(spec), list(taken))
-    if not spec.default_filesystems:  # the specification does not say that it has to be there; others make it as well
+    if spec.makes_cwd or not spec.default_filesystems:  # an image's, which may not be there; others make it as well
         with contextlib.suppress(OSError), target_in(root, spec.process.cwd):
             pass
     if spec.process.terminal and not spec.default_filesystems:  # its place, as long as /dev can be written to

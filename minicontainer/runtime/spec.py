@@ -254,6 +254,8 @@ class Spec(Record):
     """What is not as it should be in config.json, and will do: a line each, to be logged."""
     default_filesystems: bool = True
     """A /proc and a /dev of our making are mounted before `mounts`; otherwise those say all there is."""
+    makes_cwd: bool = False
+    """The program's working directory is made if it is not there. (Where a config.json says all, it always is.)"""
     no_pivot: bool = False
     """chroot(2) in place of pivot_root(2), for a host that runs from its initramfs."""
     new_keyring: bool = True

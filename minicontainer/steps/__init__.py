@@ -59,6 +59,8 @@ def _ours(module: str) -> Any:
 class Steps(Record):
     """One field for each step function; the defaults are the reference."""
 
+    time_start: Callable[..., dict[str, int | str]] = _ours("measuring")
+    memory_of: Callable[..., int] = _ours("measuring")
     build_root: Callable[..., None] = _ours("chroot")
     enter_chroot: Callable[..., None] = _ours("chroot")
     break_out: Callable[..., None] = _ours("chroot")
@@ -122,7 +124,7 @@ class Steps(Record):
     set_file: Callable[..., None] = _ours("scarce")
     set_control: Callable[..., None] = _ours("scarce")
     measure_group: Callable[..., Usage] = _ours("usage")
-    stack: Callable[..., None] = _ours("layers")
+    stack: Callable[..., None] = _ours("overlay")
     apply_layer: Callable[..., Any] = _ours("layers")
     pack_layer: Callable[..., None] = _ours("layers")
     resolve: Callable[..., list[dict[str, Any]]] = _ours("layout")
@@ -136,6 +138,7 @@ class Steps(Record):
     copy_tree: Callable[..., None] = _ours("copying")
     imitate: Callable[..., None] = _ours("copying")
     merge: Callable[..., None] = _ours("copying")
+    changes: Callable[..., Any] = _ours("changes")
     take: Callable[..., None] = _ours("snapshot")
     restore: Callable[..., None] = _ours("snapshot")
     clone: Callable[..., None] = _ours("snapshot")

@@ -1,11 +1,11 @@
-"""Layers: read-only directories laid over one another, with a writable one on top, seen as one tree.
+"""Layers as they travel, and as they lie: a tar with marks, and a directory for overlayfs to `stack` (`overlay.py`).
 
 A layer travels as a tar of what it adds, with marks for what it takes away: an empty file ``.wh.NAME`` beside the place
 where NAME is no longer seen, ``.wh..wh..opq`` in a directory of which nothing that lies below is seen any more. On disk
 overlayfs wants other marks: a character device 0:0 called NAME; an extended attribute on the directory.
 
-OCI image specification, layer.md and image-layout.md; overlayfs, Documentation/filesystems/overlayfs.rst in the
-kernel's tree. Whoever made the image may mean harm, so nothing here goes by a path: `unpacking.py`.
+OCI image specification, layer.md; overlayfs, Documentation/filesystems/overlayfs.rst in the kernel's tree. Whoever made
+the image may mean harm, so nothing here goes by a path: `unpacking.py`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
-from minicontainer.linux import (
-    AT_FDCWD,
-    FSCONFIG_CMD_CREATE,
-    FSCONFIG_SET_FLAG,
-    FSCONFIG_SET_STRING,
-    MOUNT_ATTR_RDONLY,
-    MS_BIND,
-    MountAttr,
-    fsconfig,
-    fsmount,
-    fsopen,
-    in_user_namespace,
-    mount,
-    mount_setattr,
-    move_mount,
-    tar,
-)
+from minicontainer.linux import in_user_namespace, tar
 from minicontainer.steps.unpacking import KEPT, LIMITS, OVERLAYS_OWN, Limits, Refused, Unpacked, Unpacking
 
 TYPE_CHECKING = False
@@ -44,10 +28,6 @@ OPAQUE = ".wh..wh..opq"
 AUFS = ".wh..wh."
 """What the names of aufs's own files began with; at the top of layers from the first years of Docker they still lie."""
 WHITEOUT_DEVICE = os.makedev(0, 0)
-PAGE = 4096
-"""Bytes of options that mount(2) takes, with the NUL at their end."""
-VALUE = 255
-"""Bytes that fsconfig(2) takes for one option."""
 
 
 def apply_layer(archive: Iterable[bytes] | BinaryIO, directory: str, limits: Limits = LIMITS) -> Unpacked:
@@ -309,69 +289,3 @@ def _attributes(file: str, path: str) -> tuple[dict[str, bytes], bool]:
 
 
 # --- Stacking ---------------------------------------------------------------------------------------------------------
-
-
-def stack(lowers: Sequence[str], upper: str, work: str, target: str) -> None:
-    """Show at `target` the directories `lowers` (the topmost first) below the writable directory `upper`.
-
-    A file is read from the highest layer that has it, and copied to `upper` before its first change. `work` is an empty
-    directory on the file system of `upper` in which the kernel prepares such copies. Without an `upper` ("") all of it
-    is read-only.
-
-    In a user namespace the marks of deleted files cannot be trusted.* attributes, so they are user.* ones (Linux 5.11).
-    No file may be left in the layer below in part (redirect_dir), for then a layer could not travel without that.
-    Raises OSError: EINVAL (`upper` cannot carry a layer, as on another overlay; more than 500 layers), ENOENT, EPERM,
-    ESTALE.
-    """
-    flags = ["userxattr"] if in_user_namespace() else []
-    where = [("upperdir", upper), ("workdir", work)] if upper else []
-    if not upper and len(lowers) == 1:  # nothing to lay over it, and overlayfs would refuse
-        mount(lowers[0], target, None, MS_BIND)
-        mount_setattr(AT_FDCWD, target, 0, MountAttr(attr_set=MOUNT_ATTR_RDONLY))
-        return
-    options = ["lowerdir=" + ":".join(map(_escaped, lowers)), *(f"{key}={_escaped(path)}" for key, path in where)]
-    text = ",".join([*options, "redirect_dir=nofollow", *flags])
-    if len(os.fsencode(text)) < PAGE:
-        mount("overlay", target, "overlay", 0, text)
-    else:
-        _stack_one_by_one(lowers, where, flags, target)
-
-
-def _stack_one_by_one(
-    lowers: Sequence[str], where: Sequence[tuple[str, str]], flags: Sequence[str], target: str
-) -> None:
-    """mount(2) takes one page of options; fsconfig(2) any number, one by one ("lowerdir+", Linux 6.5)."""
-    context = fsopen("overlay")
-    try:
-        fsconfig(context, FSCONFIG_SET_STRING, "source", "overlay")
-        for path in lowers:
-            _set_directory(context, "lowerdir+", path, path)
-        for key, path in where:
-            _set_directory(context, key, path, path.replace("\\", "\\\\"))
-        fsconfig(context, FSCONFIG_SET_STRING, "redirect_dir", "nofollow")
-        for flag in flags:
-            fsconfig(context, FSCONFIG_SET_FLAG, flag)
-        fsconfig(context, FSCONFIG_CMD_CREATE)
-        made = fsmount(context)
-    finally:
-        os.close(context)
-    try:
-        move_mount(made, target)
-    finally:
-        os.close(made)
-
-
-def _set_directory(context: int, key: str, path: str, written: str) -> None:
-    """Set an option to a directory: by its path as overlayfs reads it, or where that is too long by a descriptor."""
-    if len(os.fsencode(written)) <= VALUE:
-        fsconfig(context, FSCONFIG_SET_STRING, key, written)
-        return
-    there = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fsconfig(context, FSCONFIG_SET_STRING, key, f"/proc/self/fd/{there}")
-    finally:
-        os.close(there)
-
-
-def _escaped(path: str) -> str:
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")

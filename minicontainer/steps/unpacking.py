@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from types import TracebackType
 
@@ -194,6 +193,8 @@ class Unpacking:
     def clear(self, name: str) -> None:
         """Remove what an earlier entry has put in the place of this one, in the directory where we are."""
         if self.is_directory(name):
+            import shutil  # only here: whoever stacks layers at every start imports this module
+
             shutil.rmtree(name, dir_fd=self._here)
         else:
             os.unlink(name, dir_fd=self._here)

@@ -19,6 +19,7 @@ from benchmarks import (
     names,
     networks,
     podman_start,
+    pull,
     shell_start,
     snapshots,
     stats,
@@ -227,6 +228,15 @@ def _mounts() -> str:
 def _groups() -> set[str]:
     """Other tests and programs may make groups meanwhile; those of the benchmarks say so in their names."""
     return {str(path) for path in Path("/sys/fs/cgroup").glob("**/benchmark*")}
+
+
+@root_only
+@pytest.mark.skipif(not shutil.which("docker-registry"), reason="apt install docker-registry")
+def test_pull_measures_whoever_is_here(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull, "LAYERS", ((1, ("/usr/bin",)), (1, ("/usr/lib/python3.11", "/usr/lib/python3"))))
+    report = pull.measure(rounds=1)
+    assert {series.name for series in report.series} == {pull.OURS, pull.PODMAN, pull.DOCKER} - set(report.missing)
+    assert report.notes[0].startswith("The image: 2 layers, ")
 
 
 @root_only

@@ -47,8 +47,8 @@ Bad = Callable[..., str]
         (125, ["run", "--rm", "--rootfs", "/nowhere", "true"], "/nowhere"),
         (125, ["run", "--rm", "--rootfs", "/etc/passwd", "true"], "/etc/passwd"),
         (127, ["run", "--rm", "--rootfs", "/usr/share", "true"], "true: not found"),
-        (125, ["run", "--rm", "nope", "true"], 'no image "nope"'),
-        (125, ["run", "--rm", "busybox"], "no command"),
+        (125, ["run", "--rm", "--pull", "never", "nope", "true"], 'no image "nope"'),
+        (125, ["run", "--rm", "--rootfs", "/"], "no command"),
         (127, ["run", "--rm", "busybox", "nope"], "not found in the container's PATH"),
         (127, ["run", "--rm", "busybox", "/nope/nope"], "/nope/nope: not found"),
         (127, ["run", "--rm", "busybox", ""], "not found"),
@@ -135,10 +135,10 @@ def test_a_full_disk(minicontainer: Command, tmp_path: Path) -> None:
     "$@" ps -aq | wc -l; ls "$DIR/containers" | wc -l; "$@" system repair
     """
     (tmp_path / "full").mkdir()
-    (tmp_path / "full.images").symlink_to(minicontainer.root / "images")
     command = Command(tmp_path / "full")
     script = script.replace(
-        "&& shift", f'&& ln -s {shlex.quote(str(minicontainer.root / "images"))} "$1"/images && shift'
+        "&& shift",
+        f'&& ln -s {shlex.quote(str(minicontainer.root))}/images {shlex.quote(str(minicontainer.root))}/layers "$1" && shift',
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path / "full", *command.line()],

@@ -32,7 +32,8 @@ def test_the_image_is_made_at_first_use_without_a_network(tmp_path: Path) -> Non
         ["unshare", "--net", *command.line("run", "--rm", "busybox", "hostname")], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "state/images/busybox/rootfs/bin/busybox").is_file()
+    [layer] = (tmp_path / "state/layers").iterdir()
+    assert (layer / "diff/bin/busybox").is_file()
 
 
 def test_a_students_steps(minicontainer: Command, tmp_path: Path) -> None:
@@ -189,6 +190,13 @@ def test_limits(minicontainer: Command) -> None:
 
 def test_without_init_the_command_is_process_1(minicontainer: Command) -> None:
     assert minicontainer("run", "--rm", "--no-init", "busybox", "sh", "-c", "echo $$").stdout == "1\n"
+
+
+def test_whoever_loses_its_parent_is_buried(minicontainer: Command) -> None:
+    """A zombie keeps its name, so pgrep(1) would find it for ever; there is no option to ask for a reaper."""
+    script = "sh -c 'sleep 0.1 &'; while pgrep -x sleep >/dev/null; do usleep 10000; done; ps -o pid,comm | head -2"
+    done = minicontainer("run", "--rm", "busybox", "sh", "-c", script)
+    assert done.returncode == 0 and done.stdout.split()[2] == "1", done
 
 
 def test_a_whole_life(minicontainer: Command) -> None:

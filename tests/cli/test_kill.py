@@ -126,4 +126,6 @@ def test_of_create_rm_and_the_first_use_of_the_image(tmp_path: Path) -> None:
         done = command("run", "--rm", "--name", "alpha", "busybox", "echo", "up")
         assert (done.returncode, done.stdout, done.stderr) == (0, "up\n", "")
         assert command.containers() == []
-        assert sorted(os.listdir(command.root / "images/busybox")) == ["lock", "rootfs"]
+        assert command("image", "prune").returncode == 0
+        assert len([name for name in os.listdir(command.root / "layers") if name != "lock"]) == 1
+        assert not os.listdir(command.root / "images/ingest")

@@ -87,7 +87,7 @@ def test_a_profile_from_a_file(minicontainer: Command, tmp_path: Path) -> None:
     [
         (["--cap-add", "FOO"], "FOO"),
         (["--cap-drop", ""], "no capability"),
-        (["--user", "bob"], "numbers"),
+        (["--user", "bob"], "no user"),
         (["--user", "1:"], "numbers"),
         (["--user", "1:2:3"], "numbers"),
         (["--user", "99999999999"], "no user or group"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_images import userland
 from tests.command import DEADLINE, needs_root, one_line
 from tests.host_state import HostUnchanged
 
@@ -37,6 +38,8 @@ def reachable(tmp_path: Path, *arguments: str) -> tuple[list[str], list[str]]:
     cd / && exec "$@"
     """
     python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    if (CHECKOUT / ".venv/bin/python").exists():  # with what is installed beside it, where that can be got at
+        python = "/mnt/code/.venv/bin/python"
     program = "import sys; sys.path.insert(0, '/mnt/code'); from minicontainer.cli import main; sys.exit(main())"
     command = [python, "-B", "-I", "-c", program, "--root", "/mnt/state/engine", *arguments]
     return ["unshare", "--mount", "sh", "-c", script, "sh"], command
@@ -198,3 +201,23 @@ def test_repair_removes_what_its_other_users_wrote(ranges: Path) -> None:
     done = rootless(ranges, "system", "repair")
     assert (done.returncode, done.stderr) == (0, "")
     assert left(ranges) == []
+
+
+@pytest.mark.parametrize("with_ranges", [False, True])
+def test_an_image_of_ones_own(tmp_path: Path, request: pytest.FixtureRequest, with_ranges: bool) -> None:
+    """Unpacked as root of the user namespace that its containers have, and removed likewise."""
+    if with_ranges:
+        request.getfixturevalue("ranges")
+    made = userland({"n": b"1", ".wh.tmp": b""}, Env=["PATH=/bin"], User="web" if with_ranges else "")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/x.tar").write_bytes(made.dockers("x:1"))
+    done = rootless(tmp_path, "load", "-i", "/mnt/state/x.tar")
+    assert (done.stdout, done.stderr) == ("Loaded image: x:1\n", "")
+    script = "id -u; cat /n; ls -d /tmp /bin"
+    done = rootless(tmp_path, "run", "--rm", "--network", "none", "x:1", "sh", "-c", script)
+    assert done.stdout == f"{33 if with_ranges else 0}\n1/bin\n", done
+    assert rootless(tmp_path, "system", "check").stdout == ""
+    done = rootless(tmp_path, "rmi", "x:1")
+    assert "Deleted" in done.stdout and done.stderr == ""
+    assert [name for name in os.listdir(tmp_path / "state/engine/layers") if name != "lock"] == []
+    assert left(tmp_path) == []

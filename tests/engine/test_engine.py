@@ -155,10 +155,10 @@ def test_run_that_fails_leaves_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("image", "args", "options", "told"),
     [
-        ("nope", ["true"], {}, "there is no image"),
-        ("", ["true"], {}, "there is no image"),
-        ("../busybox", ["true"], {}, "there is no image"),
-        ("busybox", [], {}, "no command"),
+        ("nope", ["true"], {"pull": "never"}, "there is no image"),
+        ("", ["true"], {}, "cannot be an image"),
+        ("../busybox", ["true"], {}, "cannot be an image"),
+        ("/", [], {"rootfs": True}, "no command"),
         ("/nowhere", ["true"], {"rootfs": True}, "no root file system"),
         ("/etc/passwd", ["true"], {"rootfs": True}, "no root file system"),
         ("busybox", ["true"], {"name": "a/b"}, "cannot be a name"),
@@ -397,7 +397,7 @@ def test_the_image_is_built_once_by_many(tmp_path: Path) -> None:
         for _ in range(4)
     ]
     assert [process.communicate(timeout=60) for process in processes] == [("up\n", "")] * 4
-    assert sorted(os.listdir(tmp_path / "state/images/busybox")) == ["lock", "rootfs"]
+    assert len(os.listdir(tmp_path / "state/layers")) == 1 and not os.listdir(tmp_path / "state/images/ingest")
 
 
 def test_importing_the_engine_starts_nothing() -> None:

@@ -22,7 +22,7 @@ from backports import zstd
 from minicontainer.images.errors import ImageError
 from minicontainer.images.unpack import sweep, unpack
 from minicontainer.steps import Steps
-from minicontainer.steps.layers import stack
+from minicontainer.steps.overlay import stack
 from minicontainer.steps.unpacking import Limits
 from tests.command import DEADLINE, needs_root
 from tests.images.layouts import Layout, digest_of

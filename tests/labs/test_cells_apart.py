@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import select
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from tests.labs.test_magics import RIGHT, execute, said
@@ -143,6 +148,20 @@ def test_a_cell_apart_that_hangs_or_is_interrupted_leaves_nothing(place: Path) -
     assert hanging.startswith("1\n")
     assert "KeyboardInterrupt" in interrupted
     assert after.strip() == "0"
+
+
+def test_a_cell_apart_ends_with_a_kernel_that_is_killed(place: Path) -> None:
+    program = "from labs.notebook import isolated; isolated.run('', 'import time; time.sleep(600)', {})"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2]) as kernel:
+        process = psutil.Process(kernel.pid)
+        deadline = time.monotonic() + 30
+        while len(family := process.children(recursive=True)) < 2:  # unshare, and process 1 of the sandbox
+            assert time.monotonic() < deadline
+            select.select([], [], [], 0.01)
+        kernel.kill()
+    gone, alive = psutil.wait_procs(family, timeout=30)
+    assert len(gone) >= 2
+    assert alive == []
 
 
 def test_reset_leaves_nothing(place: Path) -> None:

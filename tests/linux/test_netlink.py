@@ -8,6 +8,7 @@ import os
 import pytest
 from pyroute2 import IPRoute
 
+from minicontainer.linux import CLONE_NEWNET, unshare
 from minicontainer.linux.conntrack import connections
 from minicontainer.linux.netlink import Netlink, format_address, parse_address, parse_network
 from tests.command import needs_root
@@ -206,3 +207,17 @@ def test_networks() -> None:
     assert parse_network("fd00::1/64")[2] == 64
     with pytest.raises(ValueError, match="0 to 32"):
         parse_network("10.0.0.1/33")
+
+
+def test_where_no_device_was_ever_on_there_are_no_routes(world: World) -> None:
+    """The kernel makes the tables with the first route: before that, it says ENOENT of a table that is asked for."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            unshare(CLONE_NEWNET)
+            with Netlink() as kernel:
+                status = 0 if kernel.routes() == [] and [link.name for link in kernel.links()] == ["lo"] else 1
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

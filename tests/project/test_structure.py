@@ -28,7 +28,10 @@ def name_of(path: Path) -> str:
 def imported(path: Path, *, at_start: bool = False) -> Iterator[str]:
     """The dotted names that a module imports; `at_start`: as it is imported itself, not later in a function."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    later = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    later: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    later += [  # is for type checkers alone
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
     hidden = {id(inner) for node in later for inner in ast.walk(node)} if at_start else set()
     for node in ast.walk(tree):
         if id(node) in hidden:

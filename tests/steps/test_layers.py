@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from minicontainer.linux import MNT_DETACH, umount2
 from minicontainer.linux.tar import TarError
-from minicontainer.steps.layers import apply_layer, pack_layer, stack
+from minicontainer.steps.layers import apply_layer, pack_layer
+from minicontainer.steps.overlay import stack
 from minicontainer.steps.unpacking import Limits, Refused
 from tests.command import needs_root
 from tests.steps.apart import ROOT_AT_100000, apart

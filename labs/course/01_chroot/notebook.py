@@ -97,11 +97,12 @@ with jailed(busybox_root(), "/usr/bin") as process:
 
 # %%
 with jailed(busybox_root(), "/") as process:
-    # %nsdiff {process}
-    same = "the same list of processes, the same network, the same host name"
-print(same)
+    jail = process
+    # %nsdiff {jail}
 
 # %% [markdown]
+# So whoever is in there sees the host's mounts, processes, network and name. Only paths begin elsewhere.
+#
 # ## Exercise 1: `build_root`
 #
 # ```
