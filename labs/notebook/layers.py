@@ -59,7 +59,7 @@ def layer(directory: str, files: Mapping[str, str]) -> str:
 
 def overlay(lowers: Sequence[str], upper: str = "", target: str = "") -> str:
     """Stack them by the course's own step, the topmost first; returns where they are seen."""
-    from minicontainer.steps.layers import stack
+    from minicontainer.steps.overlay import stack
 
     target = target or f"{upper or lowers[0]}.seen"
     work = f"{upper}.work" if upper else ""

@@ -212,12 +212,12 @@ def test_nothing_outside(subject: Subject) -> None:
 # stack
 
 
-@check("The topmost layer that has a file shows it", exercise="layers.stack", points=1)
+@check("The topmost layer that has a file shows it", exercise="overlay.stack", points=1)
 def test_stack(subject: Subject) -> None:
     """overlayfs.rst, "Multiple lower layers", "userxattr"; mount(8), "Mount options for overlay"; /proc/PID/mountinfo"""
     where, lowers = _layers(subject)
     process = subject.perform(
-        [("mount.make_private", []), ("layers.stack", [lowers, f"{where}/upper", f"{where}/work", f"{where}/merged"])]
+        [("mount.make_private", []), ("overlay.stack", [lowers, f"{where}/upper", f"{where}/work", f"{where}/merged"])]
     )
     mount = next((one for one in process.mountinfo() if one.mountpoint == f"{where}/merged"), None)
     if mount is None or mount.fstype != "overlay":
@@ -250,7 +250,7 @@ def test_stack(subject: Subject) -> None:
         raise Wrong(f"what was written in there is not in {where}/upper, which was to be upperdir")
     if any(difference(tree, seen(subject.sandbox, path)) for path, tree in before.items()):
         raise Wrong("what was written in there has changed one of the layers, which others may lie on too")
-    reader = subject.perform([("mount.make_private", []), ("layers.stack", [lowers, "", "", f"{where}/merged"])])
+    reader = subject.perform([("mount.make_private", []), ("overlay.stack", [lowers, "", "", f"{where}/merged"])])
     mounts = [one for one in reader.mountinfo() if one.mountpoint == f"{where}/merged"]
     if not mounts or any(option.startswith("upperdir") for option in mounts[-1].super_options):
         raise Wrong('with "" for upper, the layers are to be shown read-only: an overlay without an upperdir')

@@ -278,7 +278,7 @@ stacks.layers({"yours": f"{place}/mine", "base": base}, shown)
 # `userxattr`.
 
 # %%
-# %%exercise layers.stack
+# %%exercise overlay.stack
 from minicontainer.linux import in_user_namespace
 
 

@@ -2,7 +2,7 @@
 # loses: test_stack
 # diagnosis: EINVAL|No such file|ENOENT|Invalid
 
-# %%exercise layers.stack
+# %%exercise overlay.stack
 from minicontainer.linux import in_user_namespace
 
 

@@ -2,7 +2,7 @@
 # loses: test_stack
 # diagnosis: the topmost layer comes first
 
-# %%exercise layers.stack
+# %%exercise overlay.stack
 from minicontainer.linux import in_user_namespace
 
 

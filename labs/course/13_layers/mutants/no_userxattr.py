@@ -2,7 +2,7 @@
 # loses: test_stack
 # diagnosis: only with the option "userxattr"
 
-# %%exercise layers.stack
+# %%exercise overlay.stack
 
 
 def stack(lowers, upper, work, target):

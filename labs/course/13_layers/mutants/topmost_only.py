@@ -2,7 +2,7 @@
 # loses: test_stack
 # diagnosis: not all of them were stacked
 
-# %%exercise layers.stack
+# %%exercise overlay.stack
 from minicontainer.linux import in_user_namespace
 
 
