@@ -405,8 +405,9 @@ class Performer:
 
     def argument(self, value: Any) -> Any:
         """What JSON cannot say: {"returns": 3} is a function that returns 3, {"result": 0} what the first call
-        returned, {"bytes": "00ff"} bytes, {"steps": true} our steps, {"namespaces": ["net"]} kinds of namespaces,
-        {"group": "alpha"} the control group of this name; with {"places": …} too, one that is made up.
+        returned, {"bytes": "00ff"} bytes, {"tuple": [1, 2]} a tuple, {"open": path, "mode": "rb"} an open file,
+        {"dies": true} a function that kills the process, {"steps": true} our steps, {"namespaces": ["net"]} kinds of
+        namespaces, {"group": "alpha"} the control group of this name; with {"places": …} too, one that is made up.
         """
         match value:
             case {"steps": True}:
@@ -419,6 +420,12 @@ class Performer:
                 return list(map(Namespace.named, kinds))
             case {"bytes": code}:
                 return bytes.fromhex(code)
+            case {"tuple": values}:
+                return tuple(values)
+            case {"open": path, "mode": mode}:
+                return open(path, mode, buffering=0)
+            case {"dies": True}:
+                return lambda: os.kill(os.getpid(), signal.SIGKILL)
             case {"returns": returned}:
                 return lambda: returned
             case {"result": number}:
@@ -456,11 +463,12 @@ def told(error: BaseException) -> dict[str, Any]:
 
 def can_be_told(value: Any) -> bool:
     """Whether what a function returned goes into a message: a number, a text, or not too many of them, as the members
-    of an object; a list of not too many numbers."""
+    of an object; a list of not too many numbers, or of such objects."""
     if type(value) is dict:
         return len(value) < 20 and all(type(key) is str and type(one) in (int, str) for key, one in value.items())
     if type(value) is list:
-        return len(value) < 1000 and all(type(one) is int for one in value)
+        objects = len(value) < 20 and all(type(one) is dict and can_be_told(one) for one in value)
+        return objects or (len(value) < 1000 and all(type(one) is int for one in value))
     return type(value) in (int, bool, str)
 
 

@@ -142,6 +142,10 @@ class Observed:
         """Whether setgroups(2) is for its user namespace to use: "allow" or "deny"."""
         return self._proc("setgroups").strip()
 
+    def sandbox_ids(self, uid: int, gid: int) -> tuple[int, int]:
+        """A user and a group, as we see them, in the sandbox's numbers. -1: somebody whom it does not know."""
+        return _translated(uid, self._sandbox_map("uid")), _translated(gid, self._sandbox_map("gid"))
+
     def _sandbox_map(self, kind: str) -> list[tuple[int, int, int]]:
         with open(f"/proc/{self._sandbox.pid}/{kind}_map") as lines:
             return [(int(inside), int(outside), int(count)) for inside, outside, count in map(str.split, lines)]

@@ -39,8 +39,8 @@ class Performed(Observed):
         super().__init__(sandbox, pid, what)
         self._line = line
         self.returned = returned
-        """What the last function returned, if that was a number, a text, an object of such or a list of numbers: the
-        submission's word."""
+        """What the last function returned, if that was a number, a text, an object of such or a list of numbers or of
+        such objects: the submission's word."""
 
     def then(self, function: str | Sequence[Call], *args: Any) -> None:
         """Let the same process call more. Raises Wrong, Late."""

@@ -79,6 +79,9 @@ def test_another_program_in_its_place_is_found_out(target: str, tmp_path: Path) 
         ('{1: "a"}', None),
         ("{str(n): n for n in range(20)}", None),
         ("type('Sly', (dict,), {})(a=1)", None),
+        ('[{"digest": "sha256:0", "size": 7}]', [{"digest": "sha256:0", "size": 7}]),
+        ('[{"digest": ["sha256:0"]}]', None),
+        ('[{"size": 7}] * 20', None),
     ],
 )
 def test_a_small_object_can_be_told_and_nothing_deeper(returned: str, told: object, tmp_path: Path) -> None:

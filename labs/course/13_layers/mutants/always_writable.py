@@ -1,0 +1,16 @@
+# mutant: has no way to show layers that nobody writes to
+# loses: test_stack
+# diagnosis: EINVAL|No such file|ENOENT|Invalid
+
+# %%exercise overlay.stack
+from minicontainer.linux import in_user_namespace
+
+
+def stack(lowers, upper, work, target):
+    """Show at `target` the directories `lowers` (the topmost first) below the writable directory `upper`."""
+    options = ["lowerdir=" + ":".join(lowers)]
+    if True:
+        options += [f"upperdir={upper}", f"workdir={work}"]
+    if in_user_namespace():
+        options.append("userxattr")
+    mount("overlay", target, "overlay", 0, ",".join(options))

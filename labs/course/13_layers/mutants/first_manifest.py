@@ -1,0 +1,26 @@
+# mutant: takes the first manifest of an index, whoever it is for
+# loses: test_resolve
+# diagnosis: which manifest is for whom
+
+# %%exercise layout.resolve
+import hashlib
+import json
+
+
+def resolve(layout, reference, platform="linux/amd64"):
+    """What the image `reference` in the directory `layout` is made of: the descriptors of its configuration and of its
+    layers, from the bottom up."""
+    with open(f"{layout}/index.json", "rb") as file:
+        document = json.load(file)
+    name = "org.opencontainers.image.ref.name"
+    found = [one for one in document["manifests"] if one.get("annotations", {}).get(name) == reference]
+    while "layers" not in document:
+        chosen = found[0]
+        digest = chosen["digest"].removeprefix("sha256:")
+        with open(f"{layout}/blobs/sha256/{digest}", "rb") as file:
+            raw = file.read()
+        if hashlib.sha256(raw).hexdigest() != digest:
+            raise ValueError(f"what lies there is not sha256:{digest}")
+        document = json.loads(raw)
+        found = document.get("manifests", [])
+    return [document["config"], *document["layers"]]

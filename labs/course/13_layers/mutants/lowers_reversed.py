@@ -1,0 +1,16 @@
+# mutant: stacks the layers upside down
+# loses: test_stack
+# diagnosis: the topmost layer comes first
+
+# %%exercise overlay.stack
+from minicontainer.linux import in_user_namespace
+
+
+def stack(lowers, upper, work, target):
+    """Show at `target` the directories `lowers` (the topmost first) below the writable directory `upper`."""
+    options = ["lowerdir=" + ":".join(reversed(lowers))]
+    if upper:
+        options += [f"upperdir={upper}", f"workdir={work}"]
+    if in_user_namespace():
+        options.append("userxattr")
+    mount("overlay", target, "overlay", 0, ",".join(options))

@@ -1,0 +1,25 @@
+# mutant: believes what lies under a digest's name
+# loses: test_verified
+# diagnosis: it was taken nevertheless
+
+# %%exercise layout.resolve
+import json
+
+
+def resolve(layout, reference, platform="linux/amd64"):
+    """What the image `reference` in the directory `layout` is made of: the descriptors of its configuration and of its
+    layers, from the bottom up."""
+    with open(f"{layout}/index.json", "rb") as file:
+        document = json.load(file)
+    name = "org.opencontainers.image.ref.name"
+    found = [one for one in document["manifests"] if one.get("annotations", {}).get(name) == reference]
+    while "layers" not in document:
+        system, architecture = platform.split("/")
+        wanted = {"os": system, "architecture": architecture}
+        chosen = next(one for one in found if one.get("platform", wanted) == wanted)
+        digest = chosen["digest"].removeprefix("sha256:")
+        with open(f"{layout}/blobs/sha256/{digest}", "rb") as file:
+            raw = file.read()
+        document = json.loads(raw)
+        found = document.get("manifests", [])
+    return [document["config"], *document["layers"]]
