@@ -38,6 +38,10 @@ MOST_LAYERS = 100
 that is in none."""
 
 
+class Unreadable(EngineError):
+    """The record of a snapshot is damaged."""
+
+
 class Snapshot(Record):
     """What a container was like at one moment."""
 
@@ -164,10 +168,9 @@ def all_of(store: Store, config: Config) -> list[Snapshot]:
     """A container's snapshots, the oldest first."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for file in os.listdir(_records(store, config)):
-            if file.endswith(".json"):
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    found.append(_read(f"{_records(store, config)}/{file}"))
+        for file in _files(store, config):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found.append(_read(f"{_records(store, config)}/{file}"))
     return sorted(found, key=lambda snapshot: (snapshot.created, snapshot.name))
 
 
@@ -304,7 +307,15 @@ def remove(store: Store, config: Config, names: Sequence[str]) -> list[str]:
     All or nothing. Returns their names.
     """
     with alone(store, config):
-        found = all_of(store, config) if list(names) == ["ALL"] else [find(store, config, name) for name in names]
+        if list(names) == ["ALL"]:
+            names = sorted(file.removesuffix(".json") for file in _files(store, config))
+        found, unreadable = list[Snapshot](), False
+        for name in names:
+            try:
+                found.append(find(store, config, name))
+            except Unreadable:  # it can be given up all the same
+                found.append(Snapshot(name, ()))
+                unreadable = True
         for snapshot in found:
             if users := [one.name for one in clones(store, config) if one.origin == f"{config.id}/{snapshot.name}"]:
                 raise EngineError(
@@ -314,7 +325,7 @@ def remove(store: Store, config: Config, names: Sequence[str]) -> list[str]:
         for snapshot in found:
             with contextlib.suppress(FileNotFoundError):  # named twice
                 os.unlink(_record(store, config, snapshot.name))
-    sweep(store, [layer for snapshot in found for layer in snapshot.layers])
+    sweep(store, None if unreadable else [layer for snapshot in found for layer in snapshot.layers])
     return [snapshot.name for snapshot in found]
 
 
@@ -345,31 +356,43 @@ def named_by(store: Store, config: Config) -> set[str]:
 
 
 def in_use(store: Store) -> set[str]:
-    """The layers that any container or any snapshot names, or is about to. An image's layers have other users, too."""
+    """The layers that any container or any snapshot names, or is about to. An image's layers have other users, too.
+
+    Raises OSError, ValueError, TypeError, KeyError: what a snapshot names cannot be read.
+    """
     used = set[str]()
     for container_id in store.ids():
         directory = store.directory(container_id)
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # half made or half removed: it names nothing
+        try:
             used.update(json.loads(files.read(f"{directory}/config.json")).get("layers", ()))
-            with contextlib.suppress(FileNotFoundError):
-                used.update(json.loads(files.read(f"{directory}/restoring")))
-            with contextlib.suppress(FileNotFoundError):
-                for file in os.listdir(f"{directory}/snapshots"):
-                    if file.endswith(".json"):
-                        with contextlib.suppress(FileNotFoundError):
-                            used.update(json.loads(files.read(f"{directory}/snapshots/{file}"))["layers"])
+        except (OSError, ValueError, AttributeError):  # half made or half removed: it names nothing
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            used.update(json.loads(files.read(f"{directory}/restoring")))
+        with contextlib.suppress(FileNotFoundError):
+            for file in os.listdir(f"{directory}/snapshots"):
+                if file.endswith(".json"):
+                    with contextlib.suppress(FileNotFoundError):
+                        used.update(json.loads(files.read(f"{directory}/snapshots/{file}"))["layers"])
     return used
 
 
 def sweep(store: Store, names: Collection[str] | None = None) -> list[str]:
-    """Remove the frozen layers, all or those of these names, that nobody names. Returns which."""
+    """Remove the frozen layers, all or those of these names, that nobody names. Returns which.
+
+    None, while it cannot be read what a snapshot names: what it stands on might be among them.
+    """
     removed = list[str]()
     if store.unswept is not None:  # we would wait for ourselves
         store.unswept.update(names or ())
         return removed
     with _lock(f"{store.layers}/lock", fcntl.LOCK_EX):
         there = os.listdir(store.layers)
-        left = {name for name in there if name.lstrip(".").startswith(FROZEN)} - in_use(store)
+        try:
+            used = in_use(store)
+        except (OSError, ValueError, TypeError, KeyError):
+            return removed
+        left = {name for name in there if name.lstrip(".").startswith(FROZEN)} - used
         for name in sorted(left if names is None else left.intersection(names)):
             store.clear(f"{store.layers}/{name}")
             removed.append(name)
@@ -427,13 +450,23 @@ def _record(store: Store, config: Config, name: str) -> str:
     return f"{_records(store, config)}/{name}.json"
 
 
+def _files(store: Store, config: Config) -> list[str]:
+    return [file for file in os.listdir(_records(store, config)) if file.endswith(".json")]
+
+
 def _restoring(store: Store, config: Config) -> str:
     return f"{store.directory(config.id)}/restoring"
 
 
 def _read(file: str) -> Snapshot:
-    data = json.loads(files.read(file))
-    return Snapshot(**{**data, "layers": tuple(data["layers"])})
+    try:
+        data = json.loads(files.read(file))
+        return Snapshot(**{**data, "layers": tuple(data["layers"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise Unreadable(
+            f"{file} is damaged ({error}), so it is not known what the snapshot is made of; "
+            f"to give it up: minicontainer snapshot rm CONTAINER {os.path.basename(file).removesuffix('.json')}"
+        ) from None
 
 
 def _check_name(name: str) -> None:
