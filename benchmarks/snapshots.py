@@ -111,8 +111,9 @@ def _timed(engine: Engine, config: Config, act: Callable[[Config], object]) -> f
     act(config)
     taken = (time.perf_counter() - begin) * 1000
     for layer in engine.store.config(config.id).layers:
-        files.exchange(f"{engine.store.directory(config.id)}/upper", engine.store.layer(layer))
-    engine.store.relayer(config.id, ())
+        if layer not in config.layers:  # those of its image stay
+            files.exchange(f"{engine.store.directory(config.id)}/upper", engine.store.layer(layer))
+    engine.store.relayer(config.id, config.layers)
     for other, _ in engine.containers():
         if other.origin == config.id or other.name.startswith("c-"):
             engine.remove(other)

@@ -25,6 +25,7 @@ set -e
 mount --make-rprivate /
 ip link set lo up
 mount -t tmpfs none /run
+mount -t tmpfs none /dev/shm  # podman keeps its locks in there, for all of its stores, and whoever is killed may hold one
 umount --recursive --lazy /sys/fs/cgroup
 mount -t tmpfs none /sys/fs/cgroup
 for tree in $TREES; do
