@@ -267,7 +267,7 @@ def unmount_options(parser: Parser) -> None:
 
 def unmount(arguments: argparse.Namespace) -> int:
     """``minicontainer image unmount``: prints what was; goes on after one that could not be."""
-    from minicontainer.engine.image_mounts import mounted_images, repair, unmount_image
+    from minicontainer.engine.image_mounts import mounted_images, repair
 
     engine, code = _engine(arguments), 0
     engine.store.prepare()
@@ -276,7 +276,7 @@ def unmount(arguments: argparse.Namespace) -> int:
     chosen = [one.directory for one in mounted_images(engine.store)] if arguments.all else arguments.directories
     for directory in chosen:
         try:
-            unmount_image(engine.store, directory)
+            engine.unmount_image(directory)
             print(directory)
         except EngineError as error:
             print(f"minicontainer: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
-from minicontainer.linux import birth_of, signal, thread_count
+from minicontainer.linux import birth_of, is_single_threaded, signal
 from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Connect, start
 from minicontainer.runtime.keeping import Keeper
@@ -30,7 +30,7 @@ KILLED = 128 + signal.SIGKILL
 
 def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect: Connect | None = None) -> None:
     """Start a container that is attended by us, connect it, and let go of it. Raises EngineError, StartError."""
-    if thread_count() > 1:
+    if not is_single_threaded():
         raise EngineError("this process has several threads: start it with the command, minicontainer start")
     if not config.reaper:
         raise EngineError("--no-init: without our process 1 nobody notes how it ends; leave out --no-init, or stay")

@@ -11,7 +11,7 @@ from minicontainer.engine import rights
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.origin import Origin, environment, laid_on, recall, sharing
 from minicontainer.engine.store import Config, State, Store
-from minicontainer.linux import Namespace, birth_of, in_user_namespace, signal, thread_count
+from minicontainer.linux import Namespace, birth_of, in_user_namespace, is_single_threaded, signal, thread_count
 from minicontainer.record import Record
 from minicontainer.runtime.attach import accompany, put_down
 from minicontainer.runtime.birth import Running, start
@@ -386,7 +386,7 @@ class Engine:
         state = self._running(config)
         if not args:
             raise EngineError("no command: say what to run in the container, such as: minicontainer exec c1 sh")
-        if thread_count() > 1:
+        if not is_single_threaded():
             raise EngineError("this process has several threads: use the command, minicontainer exec")
         if self.paused(config):
             raise EngineError(f'container "{config.name}" is paused; first: minicontainer unpause {config.name}', 1)
@@ -581,11 +581,18 @@ class Engine:
         export(self._taking(), config, file)
 
     def mount_image(self, image: str, directory: str) -> ImageMount:
-        """Show the files of an image at a directory, read-only, until `image_mounts.unmount_image`. EngineError."""
+        """Show the files of an image at a directory, read-only, until `unmount_image`. Raises EngineError."""
         from minicontainer.engine.image_mounts import mount_image
 
         self.store.prepare()
         return mount_image(self.store, self._steps, self._steps_path, image, directory)
+
+    def unmount_image(self, directory: str) -> None:
+        """Undo it. Raises EngineError."""
+        from minicontainer.engine.image_mounts import unmount_image
+
+        self.store.prepare()
+        unmount_image(self.store, self._steps, directory)
 
     def making(self) -> Making:
         """What images are made with. Raises EngineError: no place for them."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Store
-from minicontainer.linux import files, umount2
+from minicontainer.linux import files
 from minicontainer.record import Record
 from minicontainer.steps import Steps
 
@@ -59,13 +59,13 @@ def mount_image(store: Store, steps: Steps, steps_path: str | None, text: str, d
     return mount
 
 
-def unmount_image(store: Store, directory: str) -> None:
+def unmount_image(store: Store, steps: Steps, directory: str) -> None:
     """Undo it. Raises EngineError."""
     place = os.path.realpath(directory)
     with _lock(store):
         if not os.path.exists(_record(store, place)):
             raise EngineError(f"no image is mounted at {directory}; see: minicontainer image mount", 1)
-        _unmount(store, place)
+        _unmount(store, steps, place)
 
 
 def mounted_images(store: Store) -> list[ImageMount]:
@@ -85,10 +85,10 @@ def repair(store: Store) -> list[str]:
     return done
 
 
-def _unmount(store: Store, place: str) -> None:
+def _unmount(store: Store, steps: Steps, place: str) -> None:
     if _is_mounted(store, place):
         try:
-            umount2(place)
+            steps.unstack(place)
         except OSError as error:
             what = "somebody is in it, or has a file of it open" if error.errno == errno.EBUSY else error.strerror
             raise EngineError(f"cannot unmount {place}: {what}", 1) from None

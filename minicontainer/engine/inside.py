@@ -24,20 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.linux import (
-    AT_FDCWD,
-    AT_RECURSIVE,
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOSUID,
     MS_NODEV,
-    OPEN_TREE_CLONE,
-    MountAttr,
     Namespace,
     birth_of,
     clone3,
-    mount_setattr,
-    open_tree,
+    is_single_threaded,
     set_title,
-    thread_count,
 )
 from minicontainer.record import Record
 from minicontainer.steps import Steps
@@ -86,7 +78,7 @@ def errand(
     `under_another_root`: the caller is on an errand himself. What goes wrong in the child is raised where it is waited
     for, at the latest at the end of the block: OSError, ValueError, EngineError.
     """
-    if not under_another_root and thread_count() > 1:
+    if not under_another_root and not is_single_threaded():
         raise EngineError("this process has several threads: use the command, minicontainer")
     read, write = os.pipe2(os.O_CLOEXEC)
 
@@ -235,7 +227,7 @@ def bring(steps: Steps) -> None:
     from minicontainer.linux import trees
 
     _ = shutil, trees, steps.join, steps.become_root, steps.make_private, steps.stack, steps.pick_up, steps.bind
-    _ = steps.hide_process
+    _ = steps.hide_process, steps.enter_chroot, steps.disarm
     for codec in ("utf-8", "ascii", "latin-1"):
         "x".encode(codec)
 
@@ -249,11 +241,7 @@ def enter(steps: Steps, view: View) -> None:
     else:
         _enter_layers(steps, view)
     if view.bare:
-        top = open_tree("/", OPEN_TREE_CLONE)
-        os.fchdir(top)
-        os.chroot(".")
-        os.close(top)
-    os.chdir("/")
+        _stand_in(steps.pick_up("/", False), steps)
     _import_nothing()
 
 
@@ -269,20 +257,25 @@ def _enter_running(steps: Steps, pid: int, birth: int | None) -> None:
         steps.join(pid, [kind])
         if kind is Namespace.USER:
             steps.become_root()
-    os.fchdir(root)
-    os.chroot(".")
-    os.close(root)
+    _stand_in(root, steps)
     steps.make_private()
-    mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, MountAttr(attr_set=MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID))
+    steps.disarm("/")
 
 
 def _enter_layers(steps: Steps, view: View) -> None:
     steps.make_private()
     steps.stack(list(view.lowers), view.upper, view.work, view.merged)
-    mount_setattr(AT_FDCWD, view.merged, 0, MountAttr(attr_set=MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID))
+    steps.disarm(view.merged)
     for source, destination, readonly in view.volumes:
         steps.bind(steps.pick_up(source), view.merged, destination, readonly, MS_NODEV)
-    os.chroot(view.merged)
+    steps.enter_chroot(view.merged)
+
+
+def _stand_in(directory: int, steps: Steps) -> None:
+    """Have it as "/", and close it."""
+    os.fchdir(directory)
+    steps.enter_chroot(".")
+    os.close(directory)
 
 
 def _import_nothing() -> None:

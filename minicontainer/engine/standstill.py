@@ -23,27 +23,19 @@ from minicontainer.engine.errors import EngineError
 from minicontainer.engine.snapshots import Taking, alone, as_owner, kept, new_layer, shortened, told
 from minicontainer.engine.store import Config, State
 from minicontainer.linux import (
-    CLONE_NEWNS,
-    CLONE_NEWUSER,
-    MS_PRIVATE,
-    MS_REC,
-    OPEN_TREE_CLONE,
+    Namespace,
     clone3,
     files,
-    mount,
-    open_tree,
+    is_single_threaded,
     set_title,
-    setns,
     signal,
-    thread_count,
-    unshare,
 )
 from minicontainer.steps.group import Group, find_group
 
 
 def freeze_running(taking: Taking, config: Config, state: State) -> tuple[str, ...]:
     """The layers that show what a running container shows now. As `snapshots.freeze`. Raises EngineError."""
-    if thread_count() > 1:
+    if not is_single_threaded():
         raise EngineError("this process has several threads: use the command, minicontainer snapshot")
     group = find_group(config.group)
     if "freezer" not in group:
@@ -188,19 +180,15 @@ class _Standstill:
         os.mkdir(work, 0o700)
         merged = f"{self.directory}/merged"
         self.steps.stack(self.taking.bottom(self.config), f"{self.directory}/upper", work, merged)
-        new = open_tree(merged, OPEN_TREE_CLONE)
+        new = self.steps.pick_up(merged, False)
         self.steps.replace_root(self.pid, new, root)
         os.close(new)
 
     def _enter(self) -> None:
         """Have mounts of our own, and rights over those of the container."""
-        user = f"/proc/{self.pid}/ns/user"
-        if os.readlink(user) != os.readlink("/proc/self/ns/user"):
-            fd = os.open(user, os.O_RDONLY | os.O_CLOEXEC)
-            setns(fd, CLONE_NEWUSER)
-            os.close(fd)
-        unshare(CLONE_NEWNS)
-        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        if Namespace.USER.link(self.pid) != Namespace.USER.link():
+            self.steps.join(self.pid, [Namespace.USER])
+        self.steps.make_private()
 
 
 def _note(taking: Taking, config: Config) -> str:

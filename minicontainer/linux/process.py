@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Iterable
 
 from minicontainer.linux import signal
@@ -149,6 +150,19 @@ def join_session_keyring(name: str | None = None) -> int:
 def thread_count() -> int:
     """How many threads this process has: every one the kernel knows, not only Python's."""
     return len(os.listdir("/proc/self/task"))
+
+
+def is_single_threaded(patience: float = 0.1) -> bool:
+    """Whether this process has one thread, as fork, unshare and setns want it.
+
+    A thread that Python has joined may still be on its way out of the kernel: it is given `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while thread_count() > 1:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def birth_of(pid: int) -> int | None:

@@ -24,6 +24,7 @@ from minicontainer.linux import (
     mount,
     mount_setattr,
     move_mount,
+    umount2,
 )
 
 PAGE = 4096
@@ -56,6 +57,11 @@ def stack(lowers: Sequence[str], upper: str, work: str, target: str) -> None:
         mount("overlay", target, "overlay", 0, text)
     else:
         _stack_one_by_one(lowers, where, flags, target)
+
+
+def unstack(target: str) -> None:
+    """Show at `target` again what was there before. Raises OSError: EBUSY (somebody is in it), EINVAL, EPERM."""
+    umount2(target)
 
 
 def _stack_one_by_one(

@@ -27,6 +27,8 @@ from minicontainer.linux import (
     FSCONFIG_SET_STRING,
     MNT_DETACH,
     MOUNT_ATTR_IDMAP,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_DIRSYNC,
@@ -253,6 +255,12 @@ def remount(root: str, destination: str, flags: int, cleared: int = 0, data: str
 def protect_root() -> None:
     """Make the container's "/" read-only; what is mounted below keeps its own flags. Inside, after `pivot`."""
     mount_setattr(AT_FDCWD, "/", 0, MountAttr(attr_set=MOUNT_ATTR_RDONLY))
+
+
+def disarm(path: str) -> None:
+    """Let no device file work on the mount at `path` and on those below it, and no set-user-ID bit: for whoever goes in
+    to look, and does not trust what lies there. Raises OSError: EPERM, EINVAL (nothing is mounted there)."""
+    mount_setattr(AT_FDCWD, path, AT_RECURSIVE, MountAttr(attr_set=MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID))
 
 
 def spread_root(propagation: int, path: str = "/") -> None:

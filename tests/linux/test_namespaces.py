@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from minicontainer import linux
 from minicontainer.linux import Namespace, capabilities, cgroups, flags
+from tests.command import DEADLINE
 
 
 @pytest.mark.parametrize("kind", Namespace)
@@ -246,3 +248,21 @@ def in_child(act) -> str:  # type: ignore[no-untyped-def]
     os.waitpid(child, 0)
     assert answer.startswith("ok "), answer
     return answer.removeprefix("ok ")
+
+
+def test_a_joined_thread_is_not_counted_and_a_living_one_is() -> None:
+    """threading's join returns before the kernel's thread has ended: some of so many are still there then."""
+    for _ in range(300):
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+        assert linux.is_single_threaded(DEADLINE)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert not linux.is_single_threaded()
+    finally:
+        done.set()
+        thread.join()
+    assert linux.is_single_threaded(DEADLINE)

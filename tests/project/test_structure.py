@@ -81,6 +81,27 @@ def test_steps_are_reached_through_steps(path: Path) -> None:
             assert dotted.rpartition(".")[2] not in steps, dotted
 
 
+STATE_OF_ISOLATION = {
+    "setns", "unshare", "chroot", "pivot_root", "mount", "umount2", "move_mount", "mount_setattr", "open_tree", "fsopen",
+    "fsmount", "capset", "seccomp",
+}  # fmt: skip
+"""Calls that change who sees what; capabilities(7), namespaces(7)."""
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in OURS if not {"linux", "steps", "host"} & set(path.parts)], ids=name_of
+)
+def test_only_steps_change_what_a_process_sees(path: Path) -> None:
+    """So that --explain shows all, and each can be a student's; the probing of the host tries calls, and undoes them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = {call.id for call in called if isinstance(call, ast.Name)}
+    names |= {
+        call.attr for call in called if isinstance(call, ast.Attribute) and ast.unparse(call.value) in ("os", "linux")
+    }
+    assert not names & STATE_OF_ISOLATION
+
+
 def test_no_room_for_odds_and_ends() -> None:
     assert not {path.stem for path in MODULES} & {"utils", "util", "helpers", "helper", "common", "misc"}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from minicontainer.linux import Namespace, thread_count
+from minicontainer.linux import Namespace, is_single_threaded
 from minicontainer.runtime.birth import Running, start
 from minicontainer.runtime.spec import Overlay, Process, Spec
 from minicontainer.steps import Steps
@@ -59,7 +59,7 @@ class Nursery:
     def start(self, *args: str, steps: Steps | None = None, stdio: Any = (None, None, None), interrupts: int | None = None,
               **fields: Any) -> Running:  # fmt: skip
         """Start it, and leave it running."""
-        assert thread_count() == 1, "a test has left a thread behind: nothing can be forked from here"
+        assert is_single_threaded(), "a test has left a thread behind: nothing can be forked from here"
         running = start(self.spec(*args, **fields), steps or Steps(), stdio, interrupts)
         self.running.append(running)
         return running

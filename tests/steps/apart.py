@@ -77,6 +77,15 @@ def apart(act: Callable[[], Result], maps: Maps = ()) -> Result:
     return result  # type: ignore[no-any-return]
 
 
+def errno_of(act: Callable[[], object]) -> int | None:
+    """With what it fails; None: it does not."""
+    try:
+        act()
+    except OSError as error:
+        return error.errno
+    return None
+
+
 def _read(fd: int, count: int) -> bytes:
     assert select.select([fd], [], [], DEADLINE)[0], f"nothing for {DEADLINE} s"
     return os.read(fd, count)

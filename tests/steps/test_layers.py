@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from minicontainer.linux import MNT_DETACH, umount2
 from minicontainer.linux.tar import TarError
 from minicontainer.steps.layers import apply_layer, pack_layer
-from minicontainer.steps.overlay import stack
+from minicontainer.steps.overlay import stack, unstack
 from minicontainer.steps.unpacking import Limits, Refused
 from tests.command import needs_root
-from tests.steps.apart import ROOT_AT_100000, apart
+from tests.steps.apart import ROOT_AT_100000, apart, errno_of
 from tests.steps.trees import archive, entry, tree_of
 
 pytestmark = needs_root
@@ -520,6 +520,21 @@ def test_more_layers_than_overlayfs_has(tree: Path) -> None:
         return 0
 
     assert apart(act) == errno.EINVAL
+
+
+def test_what_is_unstacked_shows_what_was_there(tree: Path) -> None:
+    def act() -> tuple[list[str], int | None, list[str], int | None]:
+        target = tree / "target"
+        target.mkdir()
+        (target / "below").touch()
+        stack(layers_of(tree, 2), "", "", str(target))
+        with open(target / "common"):
+            busy = errno_of(lambda: unstack(str(target)))
+        shown = sorted(os.listdir(target))
+        unstack(str(target))
+        return shown, busy, os.listdir(target), errno_of(lambda: unstack(str(target)))
+
+    assert apart(act) == (["common", "own-0", "own-1"], errno.EBUSY, ["below"], errno.EINVAL)
 
 
 @pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", "a\\:b", "a'\"b", "n" * 250, "n:,\\" * 60])

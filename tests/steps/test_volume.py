@@ -36,6 +36,7 @@ from minicontainer.steps.mount import pivot
 from minicontainer.steps.volume import (
     attach,
     bind,
+    disarm,
     make,
     map_ids,
     pick_up,
@@ -46,7 +47,7 @@ from minicontainer.steps.volume import (
     spread_root,
 )
 from tests.command import needs_root
-from tests.steps.apart import ROOT_AT_100000, Mount, apart, below, mount_at, mounts, swapping, tmpfs
+from tests.steps.apart import ROOT_AT_100000, Mount, apart, below, errno_of, mount_at, mounts, swapping, tmpfs
 
 pytestmark = needs_root
 
@@ -208,6 +209,22 @@ def test_readonly_means_the_whole_tree(root: Path, volume: Path) -> None:
         return [mount_at(root / "a").options, mount_at(root / "a/inner").options]
 
     assert all("ro" in options for options in apart(act))
+
+
+def test_in_what_is_disarmed_no_device_works_and_no_file_gives_rights(root: Path) -> None:
+    def act() -> tuple[int | None, list[list[str]]]:
+        tmpfs(root / "below")
+        os.mknod(root / "below/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        mount(str(root), str(root), None, MS_BIND | MS_REC)
+        with open(root / "below/null", "w"):
+            disarmed = errno_of(lambda: disarm(str(root / "nothing")))
+        disarm(str(root))
+        assert disarmed == errno.ENOENT
+        refused = errno_of(lambda: os.close(os.open(root / "below/null", os.O_WRONLY)))
+        return refused, [mount_at(root).options, mount_at(root / "below").options]
+
+    refused, options = apart(act)
+    assert refused == errno.EACCES and all({"nodev", "nosuid"} <= set(words) for words in options)
 
 
 def test_not_recursive_leaves_out_what_is_mounted_below(root: Path, volume: Path) -> None:
