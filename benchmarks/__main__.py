@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     grading,
     groups,
+    layers,
     names,
     networks,
     podman_start,
@@ -32,6 +33,7 @@ MODULES = {
     "podman_start": podman_start,
     "networks": networks,
     "throughput": throughput,
+    "layers": layers,
     "unpack": unpack,
     "pull": pull,
     "names": names,

@@ -187,6 +187,19 @@ def command_time(command: Sequence[str]) -> float:
     return taken
 
 
+def peak_memory(command: Sequence[str]) -> int:
+    """The resident set, in bytes, of the largest process of one run of a command. getrusage(2), ru_maxrss.
+
+    A small process starts it, and waits for nothing else: of one that started as a copy of us we would be told our own.
+    """
+    program = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdin=-3, stdout=-3, check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-IS", "-c", program, *command], check=True, stdout=-1, text=True)
+    return int(done.stdout) * 1024
+
+
 def apart(function: Callable[[], Any]) -> Any:
     """Call a function in a process of its own and return its answer, which must fit in JSON.
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Goal, Report, Series, apart, command_time, take_turns
+from benchmarks.measure import Goal, Report, Series, apart, command_time, peak_memory, take_turns
 from benchmarks.shell_start import _hide_cgroup2, _oci
 from minicontainer.engine import Engine
 
@@ -64,7 +64,10 @@ def _rounds(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, object
         if done.returncode:
             raise SystemExit(f"benchmarks: {name}: {done.stderr.strip()}")
     series = take_turns({name: partial(command_time, command) for name, command in commands.items()}, rounds)
-    notes += [f"{name}: {_calls(command)}; {_peak(command)}." for name, command in commands.items()]
+    notes += [
+        f"{name}: {_calls(command)}; peak RSS {peak_memory(command) / 2**20:.1f} MiB."
+        for name, command in commands.items()
+    ]
     return {"series": {taken.name: taken.samples for taken in series}, "notes": notes}
 
 
@@ -76,13 +79,3 @@ def _calls(command: Sequence[str]) -> str:
         subprocess.run([strace, "-f", "-qq", "-o", file.name, *command], stdin=subprocess.DEVNULL, check=True)
         count = sum(1 for line in file if re.match(r"\d+ +\w+\(", line))
     return f"{count} system calls in one run"
-
-
-def _peak(command: Sequence[str]) -> str:
-    """Of the largest process of one run, in a child of ours that waits for nothing else."""
-    program = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdin=-3, check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, *command], check=True, capture_output=True, text=True)
-    return f"peak RSS {int(done.stdout) / 1024:.1f} MiB"

@@ -236,7 +236,7 @@ def clone(
     `full`: with a copy of what that has written, in place of sharing it; the image below stays shared. It is wanted as
     its source was, limits and all; but name, host name, addresses and fixed ports of the host are its own.
     """
-    store, layers = taking.store, tuple[str, ...]()
+    store, layers, shared = taking.store, tuple[str, ...](), False
     try:
         with alone(store, source), kept(store):
             if snapshot:
@@ -247,10 +247,12 @@ def clone(
             else:
                 layers = freeze(taking, source)
             origin = "" if full else f"{source.id}/{snapshot}".rstrip("/")
-            return _add(taking, source, name, layers, origin, full, remove)
+            made = _add(taking, source, name, layers, origin, full, remove)
+            shared = not full
+            return made
     finally:
-        if layers:
-            sweep(store, layers[:1])  # no clone has been made; or it has a copy of its own
+        if layers and not shared:  # no clone has been made; or it has a copy of its own
+            sweep(store, layers[:1])
 
 
 def _add(
