@@ -25,7 +25,6 @@ from minicontainer.engine.engine import default_root
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
 from minicontainer.linux.recording import Told
-from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Running
 from minicontainer.runtime.program import Stdio
 
@@ -136,8 +135,7 @@ def put_away(made: tuple[LabEngine, Config]) -> None:
     """End a container, if it runs, and remove it. Raises EngineError."""
     engine, config = made
     if running := _started.pop(config.id, None):
-        put_down(running)
-        engine._ended(config, running)
+        engine.end(config, running)
     if engine.store.is_there(config):
         engine.remove(config, force=True)
 

@@ -134,8 +134,7 @@ class Engine:
             yield Container(config.id, config.name, running.pid)
         finally:
             if running:
-                put_down(running)
-                self._ended(config, running)
+                self.end(config, running)
             self._remove(config, force=True)
 
     def create(self, image: str, args: list[str], **options: Any) -> Config:
@@ -193,8 +192,7 @@ class Engine:
                 self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
         except BaseException:
             if running:  # the disk is full, or `explain` has failed
-                put_down(running)
-                self._ended(config, running)
+                self.end(config, running)
             else:
                 self._disconnected(config)
                 self.store.set_state(config.id, State("created"))
@@ -273,10 +271,17 @@ class Engine:
             put_down(running)
             raise
         finally:
-            result = self._ended(config, running)
-            if config.remove:
-                self._remove(config)
+            result = self._tidied_up(config, running)
+            if config.remove:  # how it ended is told to those who wait, and not written down
+                self.store.forget(config, result.status)
+            else:
+                self._recorded_as_ended(config, result)
         return result
+
+    def end(self, config: Config, running: Running) -> None:
+        """Kill a container that we have started, and would have to stay with; what it has written stays."""
+        put_down(running)
+        self._recorded_as_ended(config, self._tidied_up(config, running))
 
     def wait(self, config: Config) -> int:
         """Wait until a container, which may be another process's child, has ended, and return its exit status."""
@@ -910,8 +915,8 @@ class Engine:
                 stdout=out.read().decode(errors="replace"), stderr=err.read().decode(errors="replace")
             )
 
-    def _ended(self, config: Config, running: Running) -> Result:
-        """Wait for a container that ends, remove its control group, and write down how it ended."""
+    def _tidied_up(self, config: Config, running: Running) -> Result:
+        """Wait for a container that ends, remove its control group, and take its cables away."""
         status = running.wait()
         os.close(running.pidfd)
         if running.console is not None:
@@ -922,12 +927,15 @@ class Engine:
                 oom_killed = self._steps.count_oom_kills(running.group) > 0
             remove_group(running.group)
         self._disconnected(config)
-        with contextlib.suppress(FileNotFoundError):  # likewise
-            began, now = self.store.state(config.id).began, time.time()
-            ended = State("exited", exit_code=status, oom_killed=oom_killed, began=began, finished=now)
-            self.store.set_state(config.id, ended)
-        self.store.leave(config.id, status)
         return Result(status, oom_killed=oom_killed)
+
+    def _recorded_as_ended(self, config: Config, result: Result) -> None:
+        """Write down how it ended, and watch over it no more."""
+        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it meanwhile
+            began, now = self.store.state(config.id).began, time.time()
+            ended = State("exited", exit_code=result.status, oom_killed=result.oom_killed, began=began, finished=now)
+            self.store.set_state(config.id, ended)
+        self.store.leave(config.id, result.status)
 
 
 def _became(config: Config, state: State) -> str:

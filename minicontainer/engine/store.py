@@ -206,8 +206,8 @@ class Store:
                 raise
         return config
 
-    def forget(self, config: Config) -> None:
-        """Remove everything of a container.
+    def forget(self, config: Config, exit_code: int | None = None) -> None:
+        """Remove everything of a container; `exit_code` is for those who wait for it.
 
         What it is goes first: killed in between, the rest is known to be rubbish. Frozen layers that only it or its
         snapshots have named go as well.
@@ -217,17 +217,17 @@ class Store:
             from minicontainer.engine import snapshots
 
             layers = snapshots.named_by(self, config)
-        self._drop(config)
+        self._drop(config, exit_code)
         if layers:
             snapshots.sweep(self, layers)
 
-    def _drop(self, config: Config) -> None:
+    def _drop(self, config: Config, exit_code: int | None = None) -> None:
         directory = self.directory(config.id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{directory}/config.json")
         self.clear(directory)
         self._unname(config.id, config.name)
-        self.leave(config.id)
+        self.leave(config.id, exit_code)
 
     def find(self, wanted: str) -> Config:
         """The container with this name, or whose id begins so. Raises EngineError."""
