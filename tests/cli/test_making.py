@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -472,6 +473,56 @@ def test_debian_of_its_packages(command: Command) -> None:
     assert (
         done(command(*words, env={**os.environ, "http_proxy": "http://127.0.0.1:1"})).strip() == image
     )  # as it was made
+
+
+def archive_of_packages(place: Path, suite: str, files: dict[str, str]) -> str:
+    """A line of sources.list(5): a distribution's archive with one package, `basics`, of these files."""
+    tree, pool = place / "tree", place / "pool"
+    for name, text in {**files, "DEBIAN/control": BASICS}.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    pool.mkdir()
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, pool / "basics.deb"], check=True, stdout=-3)
+    package = (pool / "basics.deb").read_bytes()
+    index = (
+        f"{BASICS}Filename: pool/basics.deb\nSize: {len(package)}\nSHA256: {sha256(package).hexdigest()}\n\n".encode()
+    )
+    where = f"main/binary-{BASICS.partition('Architecture: ')[2].split()[0]}/Packages"
+    listed = place / "dists" / suite / where
+    listed.parent.mkdir(parents=True)
+    listed.write_bytes(index)
+    (place / "dists" / suite / "Release").write_text(
+        f"Origin: Ubuntu\nCodename: {suite}\nComponents: main\nArchitectures: {where.split('-')[1].split('/')[0]}\n"
+        f"Date: Thu, 26 Nov 2026 12:00:00 UTC\nSHA256:\n {sha256(index).hexdigest()} {len(index)} {where}\n"
+    )
+    return f"deb [trusted=yes] copy:{place} {suite} main"
+
+
+BASICS = f"""Package: basics
+Version: 1
+Architecture: {subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip()}
+Maintainer: Nobody <nobody@example.org>
+Essential: yes
+Priority: required
+Description: all that there is
+"""
+
+
+def test_ubuntu_of_an_archive_of_ours(command: Command, tmp_path: Path) -> None:
+    """No archive of Ubuntu's is at hand; its packages come as Debian's do, from wherever the mirror is."""
+    release = "NAME=Ubuntu\nVERSION_CODENAME=noble\n"
+    mirror = archive_of_packages(tmp_path / "archive", "noble", {"usr/lib/os-release": release, "etc/motd": "Noble!\n"})
+    words = ("image", "make", "--variant", "extract", "--include", "basics", "--suite", "noble", "--mirror", mirror)
+    image = done(command(*words, "ubuntu", "mine:1", timeout=80)).strip()
+    assert inspected(command, "mine:1")["Id"] == image
+    created = done(command("create", "--name", "one", "mine:1", "true"))
+    assert created
+    for file, text in (("usr/lib/os-release", release), ("etc/motd", "Noble!\n")):
+        done(command("cp", f"one:/{file}", str(tmp_path / "got")))
+        assert (tmp_path / "got").read_text() == text
+    assert "mmdebstrap" in done(command("history", "--no-trunc", "mine:1"))
+    shutil.rmtree(tmp_path / "archive")
+    assert done(command(*words, "ubuntu", "mine:2", timeout=80)).strip() == image, "it is made again, and was there"
 
 
 # image mount
