@@ -209,6 +209,8 @@ def _update(parser: Parser) -> None:
     )
     add = parser.add_argument
     add("--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help="publish one more port")
+    add("--mount", action="append", default=[], metavar="type=…,…", help="mount something more, as run --mount does")
+    add("--unmount", action="append", default=[], metavar="DIR", help="take away what is mounted there")
     add("--unpublish", action="append", default=[], metavar="[[ADDR:]PORT:]PORT[/udp]", help="publish it no longer")
     add("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 

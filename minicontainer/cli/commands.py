@@ -123,6 +123,14 @@ def update(arguments: argparse.Namespace) -> int:
         from minicontainer.cli.networks import republish
 
         republish(engine, arguments.containers, arguments.publish, arguments.unpublish)
+        if changes[0] == Limits() and not (arguments.memory_share or arguments.mount or arguments.unmount):
+            print("\n".join(arguments.containers))
+            return 0
+        configs = [engine.store.find(name) for name in arguments.containers]
+    if arguments.mount or arguments.unmount:
+        from minicontainer.cli.volumes import change_mounts
+
+        change_mounts(engine, configs, arguments.mount, arguments.unmount)
         if changes[0] == Limits() and not arguments.memory_share:
             print("\n".join(arguments.containers))
             return 0
@@ -367,11 +375,8 @@ def _volume(text: str) -> tuple[str, str, bool] | None:
     """``DIR:PLACE[:ro]``; None: it is something else."""
     source, _, rest = text.partition(":")
     destination, _, mode = rest.partition(":")
-    if (
-        ("/" not in source and source not in (".", ".."))
-        or not destination.startswith("/")
-        or mode not in ("", "ro", "rw")
-    ):
+    is_path = "/" in source or source in (".", "..")
+    if not is_path or not destination.startswith("/") or mode not in ("", "ro", "rw"):
         return None
     return os.path.abspath(source), destination, mode == "ro"
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from minicontainer.engine.engine import Engine
     from minicontainer.engine.mounting import Wish
+    from minicontainer.engine.store import Config
     from minicontainer.engine.volumes import Volume
 
 _HOW = (
@@ -121,6 +123,13 @@ def _of_tmpfs(text: str) -> Wish:
     if not destination.startswith("/"):
         raise EngineError(f'cannot understand --tmpfs "{text}": write /PLACE, or /PLACE:size=64m,mode=1777')
     return "tmpfs", "", destination, (*_TMPFS, *filter(None, options.split(",")))
+
+
+def change_mounts(engine: Engine, configs: Sequence[Config], mount: Sequence[str], unmount: Sequence[str]) -> None:
+    """``minicontainer update --mount --unmount``."""
+    wishes = wishes_of((), mount, ())
+    for config in configs:
+        engine.change_mounts(config, wishes, unmount)
 
 
 def volume(arguments: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from minicontainer.engine.copying import Place
     from minicontainer.engine.image_mounts import ImageMount
     from minicontainer.engine.making import Making
+    from minicontainer.engine.mounting import Wish
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
     from minicontainer.engine.volumes import Volumes
@@ -650,6 +651,12 @@ class Engine:
 
         self.store.prepare()
         return Volumes(self.store)
+
+    def change_mounts(self, config: Config, add: Sequence[Wish], remove: Sequence[str]) -> Config:
+        """Mount other things in a container, at once if it runs: all of them, or none. Raises EngineError."""
+        from minicontainer.engine import mounting
+
+        return mounting.change(self._taking(), config, add, remove)
 
     # Networks
 

@@ -7,16 +7,25 @@ options in the words of mount(8) and the OCI specification, and these of ours: "
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.store import Config, Store
+from minicontainer.engine.inside import do, import_nothing
+from minicontainer.engine.store import Config, State, Store
 from minicontainer.engine.volumes import Volumes, check_name, new_name
+from minicontainer.linux import Namespace, birth_of
+from minicontainer.runtime import rootfs
 from minicontainer.runtime.mount_options import KNOWN
-from minicontainer.runtime.spec import Mount
+from minicontainer.runtime.spec import Directory, Mount, Process, Spec
 from minicontainer.steps import Steps
 from minicontainer.steps.user import IdMap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.engine.snapshots import Taking
 
 Wish = tuple[str, str, str, tuple[str, ...]]
 """(type, source, destination, options)."""
@@ -64,7 +73,7 @@ def check_wish(wish: Wish) -> None:
         for option in options:
             if option not in KNOWN and option not in _OURS and not option.startswith("idmap="):
                 raise EngineError(
-                    f'{destination}: a {kind} has no option "{option}"; see mount(8), "Filesystem-independent mount options"'
+                    f'{destination}: a {kind} has no option "{option}"; those that it has are in mount(8)'
                 )
         _maps(options, destination)
 
@@ -103,6 +112,110 @@ def provide(store: Store, config: Config, lowers: Sequence[str], steps: Steps) -
     """Make a container's volumes, and fill them. Raises EngineError."""
     if any(kind == "volume" for kind, _, _, _ in config.mounts):
         Volumes(store).provide(config, lowers, steps)
+
+
+def change(taking: Taking, config: Config, add: Sequence[Wish], remove: Sequence[str]) -> Config:
+    """Take away what is mounted at some places of a container, then mount other things: all of it, or none.
+
+    At once if it runs, and for its next start. Raises EngineError: nothing of ours is there, it is in use…
+    """
+    store, state = taking.store, taking.state(config)
+    kept = {_normal(wish[2]): wish for wish in config.mounts}
+    plain = {_normal(place): (source, place, readonly) for source, place, readonly in config.volumes}
+    before = {**kept, **{place: ("bind", one[0], one[1], ("rro",) if one[2] else ()) for place, one in plain.items()}}
+    gone = [_normal(place) for place in remove]
+    for place in gone:
+        if place not in before:
+            there = ", ".join(before) or "nothing is"
+            raise EngineError(
+                f'nothing is mounted at {place} of container "{config.name}" that you asked for: {there}', 1
+            )
+    new = config.replace(
+        volumes=tuple(one for place, one in plain.items() if place not in gone),
+        mounts=(*(wish for place, wish in kept.items() if place not in gone), *map(_named, add)),
+    )
+    check(new)
+    provide(store, new, taking.bottom(config), taking.steps)
+    undo = list[tuple[Callable[..., None], Mount]]()
+    try:
+        if state.status == "running":
+            where = _Inside(config, state, taking.steps)
+            for place in gone:
+                mount = mount_of(store, before[place])
+                where.unmount(mount)
+                undo.append((where.mount, mount))
+            for wish in new.mounts[len(new.mounts) - len(add) :]:
+                mount = mount_of(store, wish)
+                where.mount(mount)
+                undo.append((where.unmount, mount))
+        store.change(new)
+    except BaseException:
+        for act, mount in reversed(undo):
+            with contextlib.suppress(EngineError):
+                act(mount)
+        raise
+    return new
+
+
+class _Inside:
+    """The mount namespace of a container that runs: a child of ours goes in, with what it is to mount in its hands."""
+
+    def __init__(self, config: Config, state: State, steps: Steps) -> None:
+        self._config, self._state, self._steps = config, state, steps
+
+    def mount(self, mount: Mount) -> None:
+        """Raises EngineError."""
+        steps = self._steps
+        spec = Spec(self._config.id, Directory("/"), Process(()), "", mounts=[mount])
+
+        def act() -> None:
+            _ = steps.bind, steps.attach, steps.copy_tree, steps.unmount  # loaded while it is still ours that is loaded
+            taken = self._into_users(lambda: rootfs.take_sources(spec, steps))
+            import_nothing()
+            steps.join(self._state.pid or 0, [Namespace.MOUNT])
+            rootfs.mount_in(mount, "/", steps, iter(taken), own_cgroups=True)
+
+        self._do(act, f"cannot mount {mount.source or mount.type} at {mount.destination}")
+
+    def unmount(self, mount: Mount) -> None:
+        """Raises EngineError: it is in use."""
+        steps = self._steps
+
+        def act() -> None:
+            _ = steps.unmount
+            self._into_users(list)
+            import_nothing()
+            steps.join(self._state.pid or 0, [Namespace.MOUNT])
+            try:
+                steps.unmount(mount.destination)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # its own root has done so already
+                    raise
+
+        self._do(act, f"cannot take away what is mounted at {mount.destination}")
+
+    def _into_users(self, take: Callable[[], list[int]]) -> list[int]:
+        """Become root among the container's users, and take what is to be mounted: an ordinary user may do so there
+        only, in a copy of the host's mounts."""
+        pid = self._state.pid or 0
+        if birth_of(pid) != self._state.started:
+            raise ProcessLookupError(errno.ESRCH, "it has just ended")
+        self._steps.hide_process()
+        _ = self._steps.join, self._steps.pick_up, self._steps.map_ids, self._steps.make_private
+        if Namespace.USER.link(pid) != Namespace.USER.link():
+            self._steps.join(pid, [Namespace.USER])
+            self._steps.become_root()
+            self._steps.make_private()
+        return take()
+
+    def _do(self, act: Callable[[], None], what: str) -> None:
+        try:
+            do(self._steps, act)
+        except OSError as error:
+            why = error.strerror or str(error)
+            if error.errno == errno.EBUSY:
+                why = "a program in there uses it, or something is mounted below it; end that first"
+            raise EngineError(f'container "{self._config.name}": {what}: {why}', 1) from None
 
 
 def _maps(options: Sequence[str], destination: str) -> tuple[list[IdMap], list[IdMap]]:

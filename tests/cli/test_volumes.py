@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.cli.test_rootless import UID, rootless
-from tests.command import Command, needs_root, one_line
+from tests.command import Command, needs_root, one_line, wait_until
 from tests.host_state import HostUnchanged
 
 pytestmark = needs_root
@@ -229,3 +231,96 @@ def test_volumes_of_an_ordinary_user(tmp_path: Path) -> None:
     assert done.returncode == 125 and "idmap needs root" in one_line(done.stderr)
     assert rootless(tmp_path, "volume", "rm", "data").stdout == "data\n"
     assert os.listdir(tmp_path / "state/engine/volumes") == ["lock"]
+
+
+@contextlib.contextmanager
+def running(minicontainer: Command, *wishes: str) -> Iterator[str]:
+    """A container that runs, by its name."""
+    said(minicontainer, "run", "-d", "--name", "alpha", "--network", "none", *wishes, "busybox", "sleep", "600")
+    try:
+        yield "alpha"
+    finally:
+        minicontainer("rm", "-f", "-v", "alpha")
+
+
+def mounted(minicontainer: Command, name: str) -> list[str]:
+    """Where something below /m is mounted, as the container sees it."""
+    lines = said(minicontainer, "exec", name, "cat", "/proc/self/mounts").splitlines()
+    return [line.split()[1] for line in lines if line.split()[1].startswith("/m")]
+
+
+def test_mounts_change_while_it_runs_and_stay_changed(minicontainer: Command, tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/file").write_text("x")
+    bind = f"type=bind,source={tmp_path}/v,target=/m/bind,readonly"
+    with running(minicontainer, "-v", "old:/m/old") as name:
+        wishes = ("--mount", bind, "--mount", "source=data,target=/m/data", "--mount", "type=tmpfs,target=/m/t")
+        said(minicontainer, "update", *wishes, "--unmount", "/m/old", name)
+        for _ in range(2):
+            assert sorted(mounted(minicontainer, name)) == ["/m/bind", "/m/data", "/m/t"]
+            script = "cat /m/bind/file; touch /m/bind/file 2>/dev/null || echo ro; touch /m/data/file"
+            assert said(minicontainer, "exec", name, "sh", "-c", script) == "xro\n"
+            said(minicontainer, "stop", "-t", "0", name)
+            said(minicontainer, "start", name)
+        said(minicontainer, "update", "--unmount", "/m/bind", "--unmount", "/m/t", name)
+        assert mounted(minicontainer, name) == ["/m/data"]
+        assert said(minicontainer, "volume", "rm", "old") == "old\n"  # nobody has it any more
+
+
+def test_all_of_the_changes_or_none(minicontainer: Command, tmp_path: Path) -> None:
+    """The last one cannot be: something that is no directory is in its place."""
+    with running(minicontainer, "-v", "old:/m/old") as name:
+        before = said(minicontainer, "inspect", name)
+        wishes = (
+            "--unmount",
+            "/m/old",
+            "--mount",
+            "source=data,target=/m/data",
+            "--mount",
+            "source=data,target=/etc/passwd",
+        )
+        done = minicontainer("update", *wishes, name)
+        assert done.returncode == 1 and "cannot mount" in one_line(done.stderr) and "/etc/passwd" in done.stderr
+        assert mounted(minicontainer, name) == ["/m/old"]
+        assert said(minicontainer, "inspect", name) == before
+
+
+def test_what_is_in_use_is_not_taken_away(minicontainer: Command) -> None:
+    with running(minicontainer, "-v", "data:/m/data") as name:
+        said(minicontainer, "exec", "-d", name, "sh", "-c", "cd /m/data; touch in; exec sleep 600")
+        wait_until((minicontainer.root / "volumes/data/data/in").exists, "a program is in there")
+        done = minicontainer("update", "--unmount", "/m/data", name)
+        assert done.returncode == 1 and "a program in there uses it" in one_line(done.stderr)
+        assert mounted(minicontainer, name) == ["/m/data"]
+        done = minicontainer("update", "--unmount", "/m/other", name)
+        assert done.returncode == 1 and "nothing" in one_line(done.stderr) and "/m/data" in done.stderr
+        done = minicontainer("update", "--mount", "source=data,target=/proc/sys", name)
+        assert done.returncode == 1 and "inside /proc" in one_line(done.stderr)
+
+
+def test_mounts_change_in_one_that_does_not_run(minicontainer: Command) -> None:
+    said(
+        minicontainer, "create", "--name", "alpha", "--network", "none", "busybox", "grep", "-c", " /m ", "/proc/mounts"
+    )
+    said(minicontainer, "update", "--mount", "source=data,target=/m", "alpha")
+    assert minicontainer("start", "-a", "alpha").stdout == "1\n"
+
+
+def test_mounts_change_for_an_ordinary_user(tmp_path: Path) -> None:
+    assert (
+        rootless(tmp_path, "create", "--name", "alpha", "--network", "none", "busybox", "sleep", "600").returncode == 0
+    )
+    commands = (
+        "start alpha", "update --mount source=data,target=/m alpha", "exec alpha touch /m/file", "exec alpha mount",
+        "update --unmount /m alpha", "exec alpha mount", "rm -f alpha",
+    )  # fmt: skip
+    done = rootless_all(tmp_path, commands)
+    assert [code for code, _, _ in done] == [0] * len(commands), done
+    assert " on /m " in done[3][1] and " on /m " not in done[5][1]
+    assert (tmp_path / "state/engine/volumes/data/data/file").stat().st_uid == UID
+
+
+def rootless_all(tmp_path: Path, commands: Sequence[str]) -> list[tuple[int, str, str]]:
+    """One after the other, each with its exit code and what it wrote."""
+    results = [rootless(tmp_path, *command.split()) for command in commands]
+    return [(one.returncode, one.stdout, one.stderr) for one in results]
