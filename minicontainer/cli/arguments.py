@@ -239,6 +239,16 @@ def _exec(parser: Parser) -> None:
 
 def _attach(parser: Parser) -> None:
     parser.add_argument("--no-stdin", action="store_true", help="pass nothing on that is typed")
+    keys = "leave it with these, such as ctrl-a,d; '': with none ($MINICONTAINER_DETACH_KEYS, ctrl-p,ctrl-q)"
+    parser.add_argument("--detach-keys", metavar="KEYS", help=keys)
+    _one(parser)
+
+
+def _console(parser: Parser) -> None:
+    add = parser.add_argument
+    add("-t", "--tty", type=limits.whole, default=0, metavar="N", help="which terminal: 0 is its console (0)")
+    keys = "leave it with these ($MINICONTAINER_DETACH_KEYS, ctrl-a,q)"
+    add("-e", "--escape", "--detach-keys", dest="escape", metavar="KEYS", help=keys)
     _one(parser)
 
 
@@ -317,6 +327,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "start": ("start created or ended containers; -a: stay with one", _start, commands.start),
     "exec": ("run another command in a container", _exec, _later("execute")),
     "attach": ("stay with a container that runs by itself; leave it with ^P ^Q", _attach, _later("attach")),
+    "console": ("stay at the terminal of a container; leave it with ^A q", _console, _later("console")),
     "logs": ("what a container has written that runs by itself", _logs, _later("logs")),
     "stop": ("ask containers to end, and kill those that do not", _stop, _later("stop")),
     "kill": ("send containers a signal", _kill, _later("kill")),

@@ -368,8 +368,11 @@ class Engine:
             self.store, config, self.state(config), follow=follow, tail=tail, timestamps=timestamps, out=(1, 2)
         )
 
-    def attach(self, config: Config, stdin: int | None = None, interrupts: int | None = None) -> int | None:
-        """Stay with a container that was left alone, until it ends; its exit status. None: we left it again (^P ^Q).
+    def attach(
+        self, config: Config, stdin: int | None = None, interrupts: int | None = None, leave: bytes = b"\x10\x11"
+    ) -> int | None:
+        """Stay with a container that was left alone, until it ends; its exit status. None: we left it again, by the
+        keys `leave`.
 
         Raises EngineError.
         """
@@ -377,7 +380,7 @@ class Engine:
 
         with self.store.waiter(config.id) as end:
             state = self._running(config)
-            if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts):
+            if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts, leave=leave):
                 return None
             status = end()
             self.state(config)  # which settles it
