@@ -111,6 +111,7 @@ def _container(parser: Parser) -> None:
         help="likewise: source=data,target=/data,ro",
     )
     add("--tmpfs", action="append", default=[], metavar="DIR[:size=…]", help="a file system in memory")
+    add("--views", action="store_true", help="its own limits in /proc/meminfo, cpuinfo, uptime…, by the host's lxcfs")
     add("--rootfs", action="store_true", help="IMAGE is a directory with a root file system; it is not written to")
     _network_options(parser)
     for option, name in SHAREABLE.items():

@@ -362,11 +362,11 @@ def _print_rows(rows: list[tuple[str, ...]]) -> None:
 def _mount_wishes(arguments: argparse.Namespace) -> dict[str, Any]:
     """What is to be mounted; where that is plain directories of the host, nothing more is imported."""
     plain = [_volume(text) for text in arguments.volume]
-    if None in plain or arguments.mount or arguments.tmpfs:
+    if None in plain or arguments.mount or arguments.tmpfs or arguments.views:
         from minicontainer.cli.volumes import wishes_of
 
         rest = [text for text, one in zip(arguments.volume, plain, strict=True) if one is None]
-        wishes = wishes_of(rest, arguments.mount, arguments.tmpfs)
+        wishes = wishes_of(rest, arguments.mount, arguments.tmpfs, views=arguments.views)
         return {"volumes": tuple(one for one in plain if one), "mounts": wishes}
     return {"volumes": tuple(plain)}
 

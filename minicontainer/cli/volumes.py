@@ -27,9 +27,30 @@ _HOW = (
 )
 
 
-def wishes_of(volumes: Sequence[str], mounts: Sequence[str], tmpfs: Sequence[str]) -> tuple[Wish, ...]:
+def wishes_of(
+    volumes: Sequence[str], mounts: Sequence[str], tmpfs: Sequence[str], *, views: bool = False
+) -> tuple[Wish, ...]:
     """What these options ask for, as `engine.mounting` has it. Raises EngineError: one cannot be understood."""
-    return (*map(_of_volume, volumes), *map(_of_mount, mounts), *map(_of_tmpfs, tmpfs))
+    shown = _views() if views else ()
+    return (*map(_of_volume, volumes), *map(_of_mount, mounts), *map(_of_tmpfs, tmpfs), *shown)
+
+
+LXCFS = "/var/lib/lxcfs/proc"
+"""Where lxcfs(1) answers: what is read there is made for the control group of whoever reads, at that moment."""
+
+
+def _views() -> tuple[Wish, ...]:
+    """Files of lxcfs in the place of those of /proc that tell of the whole host. Raises EngineError: none is there."""
+    names = [name for name in _VIEWS if os.path.exists(f"{LXCFS}/{name}")]
+    if not names:
+        raise EngineError(
+            f"--views needs lxcfs, which is not mounted at {os.path.dirname(LXCFS)}: install it and start it, such as: "
+            f"apt install lxcfs, systemctl start lxcfs"
+        )
+    return tuple(("bind", f"{LXCFS}/{name}", f"/proc/{name}", ()) for name in names)
+
+
+_VIEWS = ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
 
 
 def _of_volume(text: str) -> Wish:

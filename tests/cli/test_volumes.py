@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_rootless import UID, rootless
-from tests.command import Command, needs_root, one_line, wait_until
+from tests.command import DEADLINE, Command, needs_root, one_line, wait_until
 from tests.host_state import HostUnchanged
 
 pytestmark = needs_root
@@ -169,7 +169,7 @@ def test_propagation_and_what_lies_below(minicontainer: Command, tmp_path: Path)
         line = [*map(str, minicontainer.line(*RUN, *wish, "busybox", *look))]
         script = 'mount --bind "$0" "$0" && mount --make-shared "$0" && mount -t tmpfs none "$0/below" && exec "$@"'
         whole = ["unshare", "--mount", "sh", "-c", script, str(place), *line]
-        return subprocess.run(whole, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(whole, capture_output=True, text=True, timeout=DEADLINE).stdout
 
     private = seen("--mount", f"type=bind,source={place},target=/tree")
     assert private.count("\n") == 2 and "master:" not in private and "shared:" not in private
@@ -324,3 +324,18 @@ def rootless_all(tmp_path: Path, commands: Sequence[str]) -> list[tuple[int, str
     """One after the other, each with its exit code and what it wrote."""
     results = [rootless(tmp_path, *command.split()) for command in commands]
     return [(one.returncode, one.stdout, one.stderr) for one in results]
+
+
+def test_views_are_those_of_lxcfs(minicontainer: Command, tmp_path: Path) -> None:
+    """What is bound, with a directory in its place, in a mount namespace of the test's own; and without it."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 1 kB\n")
+    line = [*map(str, minicontainer.line(*RUN, "--views", "busybox", "cat", "/proc/meminfo"))]
+    place = (
+        'mount -t tmpfs none /var/lib && mkdir /var/lib/lxcfs && if [ "$0" ]; then mount --bind "$0" /var/lib/lxcfs; fi'
+    )
+    whole = ["unshare", "--mount", "sh", "-c", f'{place} && exec "$@"']
+    done = subprocess.run([*whole, str(tmp_path), *line], capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "MemTotal: 1 kB\n", "")
+    done = subprocess.run([*whole, "", *line], capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 125 and "--views needs lxcfs" in one_line(done.stderr)
