@@ -101,7 +101,17 @@ def _container(parser: Parser) -> None:
     add("--platform", default="", metavar="OS/ARCH", help="of an image for several machines, the one for this (ours)")
     pull = "ask the registry for the image always, if it is missing here, or never (missing)"
     add("--pull", choices=("always", "missing", "never"), default="missing", help=pull)
-    add("-v", "--volume", action="append", default=[], metavar="SOURCE:DIR[:ro]", help="show a directory of the host")
+    add("-v", "--volume", action="append", default=[], metavar="SOURCE:DIR[:ro]",
+        help="show a directory of the host, or a volume by its name")  # fmt: skip
+    add(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="type=…,…",
+        help="likewise: source=data,target=/data,ro",
+    )
+    add("--tmpfs", action="append", default=[], metavar="DIR[:size=…]", help="a file system in memory")
+    add("--views", action="store_true", help="its own limits in /proc/meminfo, cpuinfo, uptime…, by the host's lxcfs")
     add("--rootfs", action="store_true", help="IMAGE is a directory with a root file system; it is not written to")
     _network_options(parser)
     for option, name in SHAREABLE.items():
@@ -137,6 +147,13 @@ def _network(parser: Parser) -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
+def _volume(parser: Parser) -> None:
+    parser.epilog = "minicontainer volume WHAT --help says more"
+    what = ("create", "ls", "inspect", "rm", "prune")
+    parser.add_argument("what", choices=what, metavar="WHAT", help=", ".join(what))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
 def _start(parser: Parser) -> None:
     parser.add_argument("-a", "--attach", action="store_true", help="stay with it: its output, its exit status")
     _interactive(parser)
@@ -154,6 +171,7 @@ def _one(parser: Parser) -> None:
 def _remove(parser: Parser) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="kill those that run")
     parser.add_argument("-s", "--snapshots", action="store_true", help="their snapshots go as well")
+    parser.add_argument("-v", "--volumes", action="store_true", help="and their volumes that nobody has named")
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
 
@@ -192,6 +210,8 @@ def _update(parser: Parser) -> None:
     )
     add = parser.add_argument
     add("--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help="publish one more port")
+    add("--mount", action="append", default=[], metavar="type=…,…", help="mount something more, as run --mount does")
+    add("--unmount", action="append", default=[], metavar="DIR", help="take away what is mounted there")
     add("--unpublish", action="append", default=[], metavar="[[ADDR:]PORT:]PORT[/udp]", help="publish it no longer")
     add("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
@@ -220,6 +240,16 @@ def _exec(parser: Parser) -> None:
 
 def _attach(parser: Parser) -> None:
     parser.add_argument("--no-stdin", action="store_true", help="pass nothing on that is typed")
+    keys = "leave it with these, such as ctrl-a,d; '': with none ($MINICONTAINER_DETACH_KEYS, ctrl-p,ctrl-q)"
+    parser.add_argument("--detach-keys", metavar="KEYS", help=keys)
+    _one(parser)
+
+
+def _console(parser: Parser) -> None:
+    add = parser.add_argument
+    add("-t", "--tty", type=limits.whole, default=0, metavar="N", help="which terminal: 0 is its console (0)")
+    keys = "leave it with these ($MINICONTAINER_DETACH_KEYS, ctrl-a,q)"
+    add("-e", "--escape", "--detach-keys", dest="escape", metavar="KEYS", help=keys)
     _one(parser)
 
 
@@ -298,6 +328,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "start": ("start created or ended containers; -a: stay with one", _start, commands.start),
     "exec": ("run another command in a container", _exec, _later("execute")),
     "attach": ("stay with a container that runs by itself; leave it with ^P ^Q", _attach, _later("attach")),
+    "console": ("stay at the terminal of a container; leave it with ^A q", _console, _later("console")),
     "logs": ("what a container has written that runs by itself", _logs, _later("logs")),
     "stop": ("ask containers to end, and kill those that do not", _stop, _later("stop")),
     "kill": ("send containers a signal", _kill, _later("kill")),
@@ -319,6 +350,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "unfreeze": ("another word for unpause", _several, commands.unpause),
     "cgroup": ("control groups: their tree; events counted in one", _cgroup, commands.cgroup),
     "network": ("networks: make, list, remove them; connect containers", _network, _later("network", "networks")),
+    "volume": ("volumes: make, list, remove them", _volume, _later("volume", "volumes")),
     "port": ("the published ports of a container", _one, _later("port", "networks")),
     "pull": ("fetch images from a registry", _options_of("pull"), _later("pull", "registry")),
     "push": ("bring an image to a registry", _options_of("push"), _later("push", "registry")),

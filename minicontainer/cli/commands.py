@@ -87,7 +87,8 @@ def remove(arguments: argparse.Namespace) -> int:
     engine, code = _engine(arguments), 0
     for name in arguments.containers:
         try:
-            engine.remove(engine.store.find(name), force=arguments.force, snapshots=arguments.snapshots)
+            engine.remove(engine.store.find(name), force=arguments.force, snapshots=arguments.snapshots,
+                          volumes=arguments.volumes)  # fmt: skip
             print(name)
         except EngineError as error:
             print(f"minicontainer: {error}", file=sys.stderr)
@@ -122,6 +123,14 @@ def update(arguments: argparse.Namespace) -> int:
         from minicontainer.cli.networks import republish
 
         republish(engine, arguments.containers, arguments.publish, arguments.unpublish)
+        if changes[0] == Limits() and not (arguments.memory_share or arguments.mount or arguments.unmount):
+            print("\n".join(arguments.containers))
+            return 0
+        configs = [engine.store.find(name) for name in arguments.containers]
+    if arguments.mount or arguments.unmount:
+        from minicontainer.cli.volumes import change_mounts
+
+        change_mounts(engine, configs, arguments.mount, arguments.unmount)
         if changes[0] == Limits() and not arguments.memory_share:
             print("\n".join(arguments.containers))
             return 0
@@ -258,7 +267,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "user": arguments.user or "",
         "labels": tuple((name, value) for name, _, value in (text.partition("=") for text in arguments.label)),
         "shared": tuple(shared),
-        "volumes": tuple(map(_volume, arguments.volume)),
+        **_mount_wishes(arguments),
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),
         "limits": limits_of(arguments),
         "rights": rights_of(arguments),
@@ -350,11 +359,25 @@ def _print_rows(rows: list[tuple[str, ...]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _volume(text: str) -> tuple[str, str, bool]:
+def _mount_wishes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is to be mounted; where that is plain directories of the host, nothing more is imported."""
+    plain = [_volume(text) for text in arguments.volume]
+    if None in plain or arguments.mount or arguments.tmpfs or arguments.views:
+        from minicontainer.cli.volumes import wishes_of
+
+        rest = [text for text, one in zip(arguments.volume, plain, strict=True) if one is None]
+        wishes = wishes_of(rest, arguments.mount, arguments.tmpfs, views=arguments.views)
+        return {"volumes": tuple(one for one in plain if one), "mounts": wishes}
+    return {"volumes": tuple(plain)}
+
+
+def _volume(text: str) -> tuple[str, str, bool] | None:
+    """``DIR:PLACE[:ro]``; None: it is something else."""
     source, _, rest = text.partition(":")
     destination, _, mode = rest.partition(":")
-    if not source or not destination.startswith("/") or mode not in ("", "ro", "rw"):
-        raise EngineError(f'cannot understand the volume "{text}": write SOURCE:/DESTINATION or SOURCE:/DESTINATION:ro')
+    is_path = "/" in source or source in (".", "..")
+    if not is_path or not destination.startswith("/") or mode not in ("", "ro", "rw"):
+        return None
     return os.path.abspath(source), destination, mode == "ro"
 
 

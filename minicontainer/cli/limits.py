@@ -76,7 +76,13 @@ def add_options(parser: argparse.ArgumentParser, *, creating: bool) -> None:
     add("--unified", action="append", default=[], metavar="FILE=VALUE", help="write any file of cgroup v2")
     if creating:
         add("--oom-kill-disable", action="store_true", help="v1: wait for memory instead of being killed")
-        add("--device", action="append", default=[], metavar="FILE[:DIR][:rwm]", help="give it a device of the host")
+        add(
+            "--device",
+            action="append",
+            default=[],
+            metavar="FILE[:DIR][:rwm]",
+            help="give it a device of the host, or those in DIR",
+        )
         add("--device-cgroup-rule", action="append", default=[], metavar="RULE", help="allow devices: 'c 10:* rw'")
         add("--cgroup-parent", default="", metavar="GROUP", help="put it into this group of ours, beside others")
 
@@ -124,7 +130,21 @@ def devices_of(arguments: argparse.Namespace) -> list[tuple[str, str, str]]:
         destination = rest.pop(0) if rest else source
         if rest or not source.startswith("/") or not destination.startswith("/"):
             raise EngineError(f'cannot understand the device "{text}": write /dev/NAME, or /dev/NAME:/dev/OTHER:rwm')
-        found.append((source, destination, _rule(source, access) if os.geteuid() == 0 else ""))
+        pairs = _below(source, destination) if os.path.isdir(source) else [(source, destination)]
+        found += [(file, place, _rule(file, access) if os.geteuid() == 0 else "") for file, place in pairs]
+    return found
+
+
+def _below(source: str, destination: str) -> list[tuple[str, str]]:
+    """The devices in a directory, and in those in it: /dev/snd, as docker takes it. Raises EngineError: none."""
+    found = list[tuple[str, str]]()
+    for directory, _, names in os.walk(source):
+        for name in sorted(names):
+            file = f"{directory}/{name}"
+            if stat.S_IFMT(os.lstat(file).st_mode) in (stat.S_IFBLK, stat.S_IFCHR):
+                found.append((file, f"{destination}{file.removeprefix(source)}"))
+    if not found:
+        raise EngineError(f"there is no device in the directory {source}; to show it as it is, use --volume")
     return found
 
 

@@ -234,10 +234,18 @@ def _view(taking: Taking, config: Config) -> Iterator[tuple[View, bool]]:
                 upper=f"{directory}/upper",
                 work=f"{directory}/work",
                 merged=f"{directory}/merged",
-                volumes=config.volumes,
+                volumes=_volumes(taking, config),
             ),
             True,
         )
+
+
+def _volumes(taking: Taking, config: Config) -> tuple[tuple[str, str, bool], ...]:
+    if not config.mounts:
+        return config.volumes
+    from minicontainer.engine import mounting
+
+    return mounting.seen(taking.store, config)
 
 
 def _enter(steps: Steps, view: View, place: Place) -> None:

@@ -30,8 +30,10 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from minicontainer.engine.copying import Place
     from minicontainer.engine.image_mounts import ImageMount
     from minicontainer.engine.making import Making
+    from minicontainer.engine.mounting import Wish
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
+    from minicontainer.engine.volumes import Volumes
     from minicontainer.images.documents import Descriptor, Platform
     from minicontainer.images.images import Image, Images
     from minicontainer.images.references import Reference
@@ -117,7 +119,7 @@ class Engine:
                 return self._run_captured(config)
             running = self.start(config, stdio, interrupts)
         except BaseException:
-            self._remove(config, force=True)
+            self._remove(config, force=True, volumes=True)
             raise
         return self.attend(config, running, interrupts)
 
@@ -170,7 +172,17 @@ class Engine:
     def _added(self, config: Config) -> Config:
         if not config.args:
             raise EngineError("no command: say what to run in the container, such as: minicontainer run busybox sh")
-        return self.store.add(_dated(config))
+        if not (config.mounts or config.image_volumes):
+            return self.store.add(_dated(config))
+        from minicontainer.engine import mounting
+
+        config = self.store.add(_dated(mounting.wanted(config)))
+        try:
+            mounting.provide(self.store, config, self._lowers(config), self._steps)
+        except BaseException:
+            self.store.forget(config, volumes=True)
+            raise
+        return config
 
     def start(self, config: Config, stdio: Stdio = (None, 1, 2), interrupts: int | None = None) -> Running:
         """Start a created container;
@@ -229,7 +241,7 @@ class Engine:
         try:
             self.start_detached(config)
         except BaseException:
-            self._remove(config, force=True)
+            self._remove(config, force=True, volumes=True)
             raise
         return config
 
@@ -259,7 +271,12 @@ class Engine:
         if not self.store.attend(config.id):
             return config  # we have made it just now
         self._settle(config)
-        return config.replace(layers=self.store.config(config.id).layers)
+        config = config.replace(layers=self.store.config(config.id).layers)
+        if config.mounts:
+            from minicontainer.engine import mounting
+
+            mounting.provide(self.store, config, self._lowers(config), self._steps)
+        return config
 
     def attend(self, config: Config, running: Running, interrupts: int | None = None) -> Result:
         """Stay with a container until it has ended, pass signals and its terminal on; then tidy up."""
@@ -293,17 +310,18 @@ class Engine:
             raise EngineError(f'container "{config.name}" was not started: minicontainer start {config.name}')
         raise EngineError(f'how container "{config.name}" ended is not known: the process that watched it was killed')
 
-    def remove(self, config: Config, *, force: bool = False, snapshots: bool = False) -> None:
+    def remove(self, config: Config, *, force: bool = False, snapshots: bool = False, volumes: bool = False) -> None:
         """Forget a container and its files; `force` kills it first if it runs. Raises EngineError.
 
-        Not the base of clones; and one that has snapshots only if they are to go as well.
+        With `volumes`, those that nobody has named go as well. Not the base of clones; and one that has snapshots only
+        if they are to go too.
         """
         from minicontainer.engine.snapshots import refuse_base
 
         refuse_base(self.store, config, snapshots)
-        self._remove(config, force)
+        self._remove(config, force, volumes)
 
-    def _remove(self, config: Config, force: bool = False) -> None:
+    def _remove(self, config: Config, force: bool = False, volumes: bool = False) -> None:
         state = self.state(config)
         if state.pid and (state.status == "running" or (force and state.detached)):
             if not force:
@@ -317,7 +335,7 @@ class Engine:
         if self.store.state(config.id).status in ("starting", "running"):  # and nobody has tidied up after it
             remove_group(find_group(config.group))
         self._disconnected(config)
-        self.store.forget(config)
+        self.store.forget(config, volumes=volumes)
 
     def send(self, config: Config, number: int) -> None:
         """Send a signal to a running container's program. Raises EngineError."""
@@ -355,8 +373,11 @@ class Engine:
             self.store, config, self.state(config), follow=follow, tail=tail, timestamps=timestamps, out=(1, 2)
         )
 
-    def attach(self, config: Config, stdin: int | None = None, interrupts: int | None = None) -> int | None:
-        """Stay with a container that was left alone, until it ends; its exit status. None: we left it again (^P ^Q).
+    def attach(
+        self, config: Config, stdin: int | None = None, interrupts: int | None = None, leave: bytes = b"\x10\x11"
+    ) -> int | None:
+        """Stay with a container that was left alone, until it ends; its exit status. None: we left it again, by the
+        keys `leave`.
 
         Raises EngineError.
         """
@@ -364,7 +385,7 @@ class Engine:
 
         with self.store.waiter(config.id) as end:
             state = self._running(config)
-            if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts):
+            if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts, leave=leave):
                 return None
             status = end()
             self.state(config)  # which settles it
@@ -481,6 +502,8 @@ class Engine:
 
             with told():
                 done += self.networks().repair()
+        if os.path.isdir(f"{self.store.root}/volumes"):
+            done += self.volumes().repair()
         if os.path.isdir(f"{self.store.root}/mounts"):
             from minicontainer.engine import image_mounts
 
@@ -627,6 +650,21 @@ class Engine:
         from minicontainer.engine.standstill import set_going
 
         return set_going(self._taking(), config)
+
+    # Volumes
+
+    def volumes(self) -> Volumes:
+        """Directories that outlive containers: to be made, looked at, removed."""
+        from minicontainer.engine.volumes import Volumes
+
+        self.store.prepare()
+        return Volumes(self.store)
+
+    def change_mounts(self, config: Config, add: Sequence[Wish], remove: Sequence[str]) -> Config:
+        """Mount other things in a container, at once if it runs: all of them, or none. Raises EngineError."""
+        from minicontainer.engine import mounting
+
+        return mounting.change(self._taking(), config, add, remove)
 
     # Networks
 
@@ -819,6 +857,10 @@ class Engine:
 
             uids, gids = map(list, rootless_maps())
         mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
+        if config.mounts:
+            from minicontainer.engine import mounting
+
+            mounts = mounting.mounts_of(self.store, config)
         mounts += [Mount(destination, "bind", source) for source, destination in config.devices]
         if config.networks:
             from minicontainer.engine import networks
@@ -1037,6 +1079,10 @@ def _check(config: Config) -> None:
     for source, _, _ in config.volumes:
         if not os.path.exists(source):
             raise EngineError(f"nothing to mount at {source}: it is not there")
+    if config.mounts:
+        from minicontainer.engine import mounting
+
+        mounting.check(config)
     for source, destination in config.devices:
         if not os.path.exists(source):
             raise EngineError(f"there is no device {source} on this host")

@@ -14,10 +14,11 @@ from minicontainer.linux import pidfd_getfd, signal
 from minicontainer.linux.inotify import IN_MODIFY, inotify_add_watch, inotify_init1
 from minicontainer.runtime.attach import PATIENCE
 from minicontainer.runtime.keeping import MASTER
+from minicontainer.runtime.keys import Leaving
 from minicontainer.runtime.terminal import Raw, copy_size
 
 LEAVE = b"\x10\x11"
-"""^P ^Q, at the terminal: go away and let it run; as with docker."""
+"""^P ^Q, at the terminal: go away and let it run; as with docker, unless other keys are wished."""
 
 
 class Log:
@@ -95,7 +96,9 @@ def logs(
         log.close()
 
 
-def attach(store: Store, config: Config, state: State, *, stdin: int | None, interrupts: int | None) -> bool:
+def attach(
+    store: Store, config: Config, state: State, *, stdin: int | None, interrupts: int | None, leave: bytes = LEAVE
+) -> bool:
     """Stay with a container until it ends: its output, what is typed, and signals. False: the user has left it again.
 
     Raises EngineError.
@@ -110,7 +113,7 @@ def attach(store: Store, config: Config, state: State, *, stdin: int | None, int
         if sink is not None:
             os.set_blocking(sink, False)
             stack.callback(os.close, sink)
-        typing = _Typing(stdin, sink, config.terminal)
+        typing = _Typing(stdin, sink, leave if config.terminal else None)
         patience = PATIENCE
 
         def interrupted() -> None:
@@ -136,27 +139,23 @@ def attach(store: Store, config: Config, state: State, *, stdin: int | None, int
 class _Typing:
     """What is typed, on its way to the program's standard input."""
 
-    def __init__(self, stdin: int | None, sink: int | None, keys: bool) -> None:
+    def __init__(self, stdin: int | None, sink: int | None, leave: bytes | None) -> None:
+        """`leave`: the keys that leave it; None: it is no terminal."""
         self.source = stdin if sink is not None else None
         self.sink = sink
         self.pending = b""
         self.left = False
-        self._keys = keys
-        self._held = b""
+        self._terminal = leave is not None
+        self.leaving = Leaving(leave or b"")
 
     def take(self) -> None:
         """Some of it."""
         data = os.read(self.source or 0, 1 << 12)
         if not data:
             self.source = None
-            self.pending += b"\x04" if self._keys else b""
-        if self._keys:
-            data, self._held = self._held + data, b""
-            if LEAVE in data:
-                data, self.left = data[: data.index(LEAVE)], True
-            elif data.endswith(LEAVE[:1]):
-                data, self._held = data[:-1], LEAVE[:1]
-        self.pending += data
+            self.pending += self.leaving.flush() + (b"\x04" if self._terminal else b"")
+        self.pending += self.leaving.pass_on(data)
+        self.left = self.left or self.leaving.left
         if self.left:
             self.give()
 
@@ -192,7 +191,9 @@ def _watch(
                 poll.register(typing.sink or 0, select.POLLOUT)
             elif typing and typing.source is not None:
                 poll.register(typing.source, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(typing.leaving.timeout() if typing else None)}
+            if typing:
+                typing.pending += typing.leaving.overdue()
             if notices in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(notices, 1 << 14)

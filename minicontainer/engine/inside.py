@@ -242,7 +242,7 @@ def enter(steps: Steps, view: View) -> None:
         _enter_layers(steps, view)
     if view.bare:
         _stand_in(steps.pick_up("/", False), steps)
-    _import_nothing()
+    import_nothing()
 
 
 def _enter_running(steps: Steps, pid: int, birth: int | None) -> None:
@@ -252,7 +252,7 @@ def _enter_running(steps: Steps, pid: int, birth: int | None) -> None:
         raise ProcessLookupError(errno.ESRCH, "it has just ended")
     if Namespace.MOUNT not in kinds:
         raise OSError(errno.EPERM, "it has no mount namespace of its own")
-    _import_nothing()
+    import_nothing()
     for kind in kinds:  # the users first: who we are among them is looked up in our own /proc
         steps.join(pid, [kind])
         if kind is Namespace.USER:
@@ -278,7 +278,7 @@ def _stand_in(directory: int, steps: Steps) -> None:
     os.close(directory)
 
 
-def _import_nothing() -> None:
+def import_nothing() -> None:
     """From here on a module that is not loaded is not found, wherever "/" is."""
     sys.meta_path.clear()
     sys.path.clear()

@@ -147,7 +147,7 @@ def files(store: Store, config: Config) -> list[Mount]:
     """What of a container's /etc is said by us, to be mounted there: its own files, or those of whom it shares with."""
     other = shared_with(config)
     container, names = (config.id, FILES) if other is None else (store.find(other).id, FILES[:2])
-    taken = {destination for _, destination, _ in config.volumes}
+    taken = {place for _, place, _ in config.volumes} | {place for _, _, place, _ in config.mounts}
     found = [(f"{store.directory(container)}/{name}", f"/etc/{name}") for name in names]
     return [Mount(destination, "bind", source) for source, destination in found
             if destination not in taken and os.path.exists(source)]  # fmt: skip

@@ -15,6 +15,7 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
 STATE/images/                   an OCI image layout: `minicontainer.images.content`
 STATE/layers/NAME/diff          a read-only layer of whatever image or snapshot, unpacked, as overlayfs takes it
 STATE/mounts/HEX.json           an image that is mounted on the host: `minicontainer.engine.image_mounts`
+STATE/volumes/NAME/             directories that outlive containers: `minicontainer.engine.volumes`
 STATE/seccomp/…                 filters of system calls, compiled once
 """
 
@@ -85,6 +86,8 @@ class Config(Record):
     """``NAME:ADDRESS``, for its /etc/hosts."""
     volumes: tuple[tuple[str, str, bool], ...] = ()
     """(source on the host, destination, read-only)."""
+    mounts: tuple[tuple[str, str, str, tuple[str, ...]], ...] = ()
+    """What else is mounted, volumes among it: (type, source, destination, options), see `engine.mounting`."""
     devices: tuple[tuple[str, str], ...] = ()
     """(device file of the host, its path inside); what may be done with them is in `limits`."""
     limits: Limits = Limits()
@@ -105,7 +108,7 @@ class Config(Record):
         data = json.loads(text)
         data["limits"] = Limits(**{name: tuples(value) for name, value in data["limits"].items()})
         data["rights"] = Rights(**{name: tuples(value) for name, value in data.get("rights", {}).items()})
-        for name in ("volumes", "devices", "labels"):
+        for name in ("volumes", "mounts", "devices", "labels"):
             data[name] = tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
@@ -206,13 +209,17 @@ class Store:
                 raise
         return config
 
-    def forget(self, config: Config, exit_code: int | None = None) -> None:
-        """Remove everything of a container; `exit_code` is for those who wait for it.
+    def forget(self, config: Config, exit_code: int | None = None, *, volumes: bool = False) -> None:
+        """Remove everything of a container; with `volumes`, and of one that was to go by itself, those without a name.
 
-        What it is goes first: killed in between, the rest is known to be rubbish. Frozen layers that only it or its
+        `exit_code` is for those who wait for it. What it is goes first: killed in between, the rest is known to be rubbish. Frozen layers that only it or its
         snapshots have named go as well.
         """
         directory, layers = self.directory(config.id), set[str]()
+        if config.mounts and (volumes or config.remove):
+            from minicontainer.engine.volumes import Volumes
+
+            Volumes(self).remove_anonymous(config)
         if any(name.startswith("snap-") for name in config.layers) or os.path.isdir(f"{directory}/snapshots"):
             from minicontainer.engine import snapshots
 

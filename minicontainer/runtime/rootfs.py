@@ -83,7 +83,7 @@ def furnish(spec: Spec, root: str, steps: Steps, sources: Sequence[int]) -> None
         steps.mount_proc_and_dev(root)
     taken = iter(sources)
     for mount in spec.mounts:
-        _mount(mount, root, steps, taken, Namespace.CGROUP in spec.namespaces)
+        mount_in(mount, root, steps, taken, Namespace.CGROUP in spec.namespaces)
     if not spec.default_filesystems and any(mount.destination.strip("/") == "dev" for mount in spec.mounts):
         steps.furnish_dev(root)
     if spec.devices:
@@ -140,7 +140,8 @@ def cover(spec: Spec, steps: Steps) -> None:
                 steps.mask_paths(spec.masked_paths)
 
 
-def _mount(mount: Mount, root: str, steps: Steps, taken: Iterator[int], own_cgroups: bool) -> None:
+def mount_in(mount: Mount, root: str, steps: Steps, taken: Iterator[int], own_cgroups: bool) -> None:
+    """Mount one thing below `root`; of a bind mount the source is the next of `taken`. Raises OSError, ValueError."""
     options = parse_options(mount.options or ())
     flags, destination = options.flags & ~(MS_BIND | MS_REC), f"/{mount.destination.strip('/')}"
     if options.flags & MS_REMOUNT:

@@ -148,6 +148,7 @@ class Steps(Record):
     replace_root: Callable[..., None] = _ours("reroot")
     remount: Callable[..., None] = _ours("volume")
     disarm: Callable[..., None] = _ours("volume")
+    unmount: Callable[..., None] = _ours("volume")
     protect_root: Callable[..., None] = _ours("volume")
     spread_root: Callable[..., None] = _ours("volume")
     move_root: Callable[..., None] = _ours("mount")

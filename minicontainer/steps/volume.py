@@ -42,6 +42,7 @@ from minicontainer.linux import (
     OPEN_TREE_CLONE,
     PROC_SUPER_MAGIC,
     SYSFS_MAGIC,
+    UMOUNT_NOFOLLOW,
     MountAttr,
     clone3,
     fsconfig,
@@ -252,6 +253,15 @@ def remount(root: str, destination: str, flags: int, cleared: int = 0, data: str
         os.close(there)
 
 
+def unmount(path: str) -> None:
+    """Take away what is mounted last at `path`. No link in the place of its last name is followed.
+
+    Raises OSError: EBUSY (a program uses it, or something is mounted below it), EINVAL (nothing is mounted there),
+    ENOENT, EPERM.
+    """
+    umount2(path, UMOUNT_NOFOLLOW)
+
+
 def protect_root() -> None:
     """Make the container's "/" read-only; what is mounted below keeps its own flags. Inside, after `pivot`."""
     mount_setattr(AT_FDCWD, "/", 0, MountAttr(attr_set=MOUNT_ATTR_RDONLY))
@@ -296,7 +306,7 @@ def _imitate(mount: int, root: str, destination: str, keep_mode: bool = False, c
     finally:
         os.close(top)
     try:
-        new = os.open(f"/proc/self/fd/{mount}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        new = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
         try:
             mode = stat.S_IMODE(os.fstat(new if keep_mode else image).st_mode)
             if copy_up:

@@ -57,7 +57,7 @@ Bad = Callable[..., str]
         (125, ["run", "--rm", "--name", "a b", "busybox", "true"], "cannot be a name"),
         (125, ["run", "--rm", "--hostname", "x" * 65, "busybox", "true"], "64 bytes"),
         (125, ["run", "--rm", "-v", "/nowhere:/v", "busybox", "true"], "/nowhere"),
-        (125, ["run", "--rm", "-v", "nonsense", "busybox", "true"], "SOURCE:/DESTINATION"),
+        (125, ["run", "--rm", "-v", "nonsense", "busybox", "true"], "DIR:/PLACE"),
         (125, ["run", "--rm", "-m", "lots", "busybox", "true"], "size"),
         (125, ["run", "--rm", "-m", "0", "busybox", "true"], "memory"),
         (125, ["run", "--rm", "--cpus", "nan", "busybox", "true"], "processors"),

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,6 +293,18 @@ def test_a_device_that_is_given_can_be_used_as_far_as_it_is_given(minicontainer:
 
 
 @needs_kmsg
+def test_the_devices_in_a_directory(minicontainer: Command, tmp_path: Path) -> None:
+    """All of them, and not what else is there."""
+    (tmp_path / "dev/inner").mkdir(parents=True)
+    (tmp_path / "dev/file").touch()
+    (tmp_path / "dev/link").symlink_to("/dev/null")
+    options = ("run", "--rm", "--network", "none", f"--device={tmp_path}/dev:/dev/mine", "busybox", "find", "/dev/mine")
+    done = minicontainer(*options)
+    assert done.returncode == 125 and "no device in the directory" in one_line(done.stderr)
+    os.mknod(tmp_path / "dev/inner/zero", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    assert sorted(minicontainer(*options).stdout.split()) == ["/dev/mine", "/dev/mine/inner", "/dev/mine/inner/zero"]
+
+
 def test_a_device_that_is_not_given_cannot_be_made_either(minicontainer: Command) -> None:
     """Root in a container has mknod(2): the numbers are guarded, and not the name."""
     script = "mknod /tmp/null c 1 3 && echo null; mknod /tmp/kmsg c 1 11 && : < /tmp/kmsg && echo kmsg"

@@ -45,6 +45,7 @@ from minicontainer.steps.volume import (
     remount,
     settle,
     spread_root,
+    unmount,
 )
 from tests.command import needs_root
 from tests.steps.apart import ROOT_AT_100000, Mount, apart, below, errno_of, mount_at, mounts, swapping, tmpfs
@@ -860,3 +861,19 @@ def test_a_mount_can_be_made_set_and_placed_one_by_one(root: Path) -> None:
         return mount_at(root / "a").options
 
     assert {"ro", "nodiratime", "nosymfollow"} <= set(apart(act))
+
+
+def test_unmount(root: Path) -> None:
+    """A link is not followed, and what is in use stays."""
+    (root / "here").mkdir()
+    (root / "link").symlink_to(root / "here")
+
+    def inside() -> list[int | None]:
+        attached(root, "/here", "tmpfs")
+        seen = [errno_of(lambda: unmount(str(root / "link")))]
+        held = os.open(root / "here", os.O_RDONLY | os.O_DIRECTORY)
+        seen.append(errno_of(lambda: unmount(str(root / "here"))))
+        os.close(held)
+        return [*seen, *(errno_of(lambda: unmount(str(root / "here"))) for _ in range(2))]
+
+    assert apart(inside) == [errno.EINVAL, errno.EBUSY, None, errno.EINVAL]

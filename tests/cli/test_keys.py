@@ -1,0 +1,122 @@
+"""The keys that leave a container's terminal, through real ones: which they are, and what is passed on of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from minicontainer.runtime.keys import Leaving, read_keys
+from tests.cli.test_terminal import is_raw, terminal
+from tests.command import Command, needs_root, one_line, wait_until
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def alpha(minicontainer: Command) -> Iterator[str]:
+    """A container that nobody stays with, whose program shows each key that it gets."""
+    script = "stty raw -echo; echo ready; exec cat"
+    done = minicontainer("run", "-dit", "--name", "alpha", "--network", "none", "busybox", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: "ready" in minicontainer("logs", "alpha").stdout, "it is ready")
+    yield "alpha"
+    minicontainer("rm", "-f", "alpha")
+
+
+def runs(minicontainer: Command) -> bool:
+    """Whether it does still."""
+    return bool(minicontainer("ps", "-q").stdout)
+
+
+@pytest.mark.parametrize(("command", "keys"), [
+    (["attach"], "\x10\x11"),
+    (["attach", "--detach-keys", "ctrl-a,d"], "\x01d"),
+    (["attach", "--detach-keys", "x"], "x"),
+    (["console"], "\x01q"),
+    (["console", "-t", "0", "-e", "ctrl-],ctrl-]"], "\x1d\x1d"),
+])  # fmt: skip
+def test_they_leave_it_and_it_goes_on(minicontainer: Command, alpha: str, command: list[str], keys: str) -> None:
+    with terminal(minicontainer, *command, alpha) as window:
+        wait_until(lambda: is_raw(window.mode()), "the terminal is raw")
+        window.type("b")
+        window.expect("b")
+        window.type(f"c{keys}")
+        assert window.end() == 0
+        assert window.mode() == window.before
+    assert runs(minicontainer)
+
+
+def test_the_second_key_that_comes_late(minicontainer: Command, alpha: str) -> None:
+    """The first is passed on by then, and the second is one like any other."""
+    with terminal(minicontainer, "attach", alpha) as window:
+        wait_until(lambda: is_raw(window.mode()), "the terminal is raw")
+        window.type("\x10")
+        window.expect("\x10")
+        window.type("\x11b")
+        window.expect("\x11b")
+        window.type("\x10\x10b")
+        window.expect("\x10\x10b")
+        window.type("\x10\x11")
+        assert window.end() == 0
+
+
+def test_the_environment_says_which(minicontainer: Command, alpha: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICONTAINER_DETACH_KEYS", "ctrl-x")
+    with terminal(minicontainer, "attach", alpha) as window:
+        wait_until(lambda: is_raw(window.mode()), "the terminal is raw")
+        window.type("\x10\x11")
+        window.expect("\x10\x11")
+        window.type("\x18")
+        assert window.end() == 0
+    assert minicontainer("attach", "--detach-keys", "a", alpha, stdin=None, input="ba").returncode == 0
+
+
+def test_the_window_of_a_console(minicontainer: Command) -> None:
+    script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done"
+    minicontainer("run", "-dt", "--name", "alpha", "--network", "none", "busybox", "sh", "-c", script)
+    with terminal(minicontainer, "console", "alpha") as window:
+        window.expect(r"33 99\r\n")
+        window.resize(11, 77)
+        window.expect(r"11 77\r\n")
+        window.type("\x01q")
+        assert window.end() == 0
+        assert window.mode() == window.before
+    minicontainer("rm", "-f", "alpha")
+
+
+def test_what_cannot_be(minicontainer: Command, alpha: str) -> None:
+    done = minicontainer("attach", "--detach-keys", "ctrl-p,nope", alpha)
+    assert (done.returncode, one_line(done.stderr)) == (
+        125, 'cannot understand the key "nope" of "ctrl-p,nope": write them as in ctrl-p,ctrl-q',
+    )  # fmt: skip
+    done = minicontainer("console", "-t", "3", alpha)
+    assert done.returncode == 1 and "has one terminal" in one_line(done.stderr)
+    minicontainer("create", "--name", "beta", "--network", "none", "busybox", "true")
+    done = minicontainer("console", "beta")
+    assert done.returncode == 1 and "has no terminal" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(("typed", "passed", "left"), [
+    (["ab"], "ab", False), (["a1", "2b"], "a", True), (["1", "1", "2"], "1", True), (["1", "b12"], "1b", True),
+    (["1"], "", False),
+])  # fmt: skip
+def test_what_is_held_back(typed: list[str], passed: str, left: bool) -> None:
+    leaving = Leaving(b"12")
+    leaving.overdue = lambda: b""  # type: ignore[method-assign]
+    assert b"".join(leaving.pass_on(text.encode()) for text in typed) == passed.encode()
+    assert leaving.left is left
+    assert leaving.flush() == (b"1" if typed == ["1"] else b"")
+
+
+@pytest.mark.parametrize(("text", "keys"), [
+    ("ctrl-p,ctrl-q", b"\x10\x11"), ("ctrl-A,q", b"\x01q"), ("ctrl-@,ctrl-[,ctrl-_,ctrl-^", b"\x00\x1b\x1f\x1e"), ("", b""),
+])  # fmt: skip
+def test_how_they_are_written(text: str, keys: bytes) -> None:
+    assert read_keys(text) == keys
+
+
+@pytest.mark.parametrize("text", [",", "ctrl-", "ctrl-é", "ab", "a,", "ctrl-1", "ctrl-ab"])
+def test_how_they_are_not(text: str) -> None:
+    with pytest.raises(ValueError, match="cannot understand the key"):
+        read_keys(text)
