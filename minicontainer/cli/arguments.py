@@ -157,11 +157,6 @@ def _remove(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
 
-def _ps(parser: Parser) -> None:
-    parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
-    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
-
-
 def _snapshot(parser: Parser) -> None:
     parser.usage = "minicontainer snapshot [-c COMMENT] [take] CONTAINER [NAME] | list CONTAINER | …"
     parser.epilog = (
@@ -173,6 +168,7 @@ def _snapshot(parser: Parser) -> None:
         "A container that is called list, restore, rm or take: snapshot take list"
     )
     parser.add_argument("-c", "--comment", metavar="TEXT", help="take: what to remember it by")
+    _formats(parser)
     parser.add_argument("words", nargs="+", metavar="WORD", help="see below")
 
 
@@ -198,8 +194,14 @@ def _update(parser: Parser) -> None:
 
 def _stats(parser: Parser) -> None:
     parser.add_argument("--no-stream", action="store_true", help="one look, and not one every second")
-    parser.add_argument("--json", action="store_true", help="for programs: one look")
+    _formats(parser)
     parser.add_argument("containers", nargs="*", metavar="CONTAINER", help="those only (all that run, unless given)")
+
+
+def _formats(parser: Parser) -> None:
+    from minicontainer.cli import formats
+
+    formats.add_options(parser)
 
 
 def _several(parser: Parser) -> None:
@@ -302,8 +304,12 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "stop": ("ask containers to end, and kill those that do not", _stop, _later("stop")),
     "kill": ("send containers a signal", _kill, _later("kill")),
     "wait": ("wait until containers have ended and print their exit status", _several, commands.wait),
-    "ps": ("list containers", _ps, commands.ps),
-    "inspect": ("all that is known of containers, as JSON", _several, _later("inspect")),
+    "ps": ("list containers", _of_images("ps_options", "looking"), _later("ps", "looking")),
+    "inspect": (
+        "all that is known of containers, images, networks",
+        _of_images("inspect_options", "looking"),
+        _later("inspect", "looking"),
+    ),
     "rm": ("remove containers", _remove, commands.remove),
     "snapshot": (
         "keep what a container's files are now; list, restore, remove what was kept",

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 
 from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
 from minicontainer.cli.rights import is_name, user_of
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.store import Config, State
 from minicontainer.linux import signal
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -73,51 +66,6 @@ def kill(arguments: argparse.Namespace) -> int:
     """``minicontainer kill``."""
     engine, number = _engine(arguments), _signal(arguments.signal)
     return _each(arguments, lambda config: engine.send(config, number))
-
-
-def inspect(arguments: argparse.Namespace) -> int:
-    """``minicontainer inspect``: all that is known of containers, as JSON."""
-    _let_interrupt()
-    engine = _engine(arguments)
-    configs = [engine.store.find(name) for name in arguments.containers]
-    shown = [
-        _shown(config, engine.state(config), engine.paused(config))
-        | {"NetworkSettings": engine.network_settings(config)}
-        for config in configs
-    ]
-    print(json.dumps(shown, indent=2))
-    return 0
-
-
-def _shown(config: Config, state: State, paused: bool) -> dict[str, Any]:
-    """Docker's words where they say the same, and every field of ours under "Config"."""
-    running = state.status == "running"
-    return {
-        "Id": config.id,
-        "Name": config.name,
-        "Created": _date(config.created),
-        "Image": config.image,
-        "ImageId": config.image_id,
-        "Args": config.args,
-        "State": {
-            "Status": "paused" if running and paused else state.status,
-            "Running": running,
-            "Paused": running and paused,
-            "Pid": state.pid or 0 if running else 0,
-            "ExitCode": state.exit_code,
-            "OOMKilled": state.oom_killed,
-            "Detached": state.detached,
-            "StartedAt": _date(state.began),
-            "FinishedAt": _date(state.finished),
-        },
-        "Config": json.loads(config.to_json()),
-    }
-
-
-def _date(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{seconds % 1 * 1e6:06.0f}Z"
 
 
 def _count(text: str) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from minicontainer.engine.committing import Wishes
     from minicontainer.engine.copying import Place
     from minicontainer.engine.image_mounts import ImageMount
+    from minicontainer.engine.listing import Row
     from minicontainer.engine.making import Making
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
@@ -427,6 +428,12 @@ class Engine:
         found = [(config, self.state(config)) for config in self.store.all()]
         # What was to go when it ended, and nobody stayed with, has gone just now.
         return [(config, state) for config, state in found if state.status != "exited" or self.store.is_there(config)]
+
+    def listed(self, filters: Sequence[str] = (), *, all: bool = False, last: int | None = None) -> list[Row]:
+        """The containers that `ps` lists: see `engine.listing.listed`. Raises EngineError."""
+        from minicontainer.engine import listing
+
+        return listing.listed(self.store, self.state, self._steps, filters, all=all, last=last)
 
     def state(self, config: Config) -> State:
         """How far a container has come: what was written, held against the process table."""
