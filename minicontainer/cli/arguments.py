@@ -310,6 +310,22 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
         _of_images("inspect_options", "looking"),
         _later("inspect", "looking"),
     ),
+    "info": (
+        "of a container: state, pid, addresses, use; of the engine",
+        _of_images("info_options", "watching"),
+        _later("info", "watching"),
+    ),
+    "top": (
+        "the processes of a container; all containers, live",
+        _of_images("top_options", "watching"),
+        _later("top", "watching"),
+    ),
+    "rename": ("give a container another name", _of_images("rename_options", "upkeep"), _later("rename", "upkeep")),
+    "container": (
+        "container prune: remove all that do not run",
+        _of_images("container_options", "upkeep"),
+        _later("container", "upkeep"),
+    ),
     "rm": ("remove containers", _remove, commands.remove),
     "snapshot": (
         "keep what a container's files are now; list, restore, remove what was kept",

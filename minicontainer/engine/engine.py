@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from minicontainer.engine.image_mounts import ImageMount
     from minicontainer.engine.listing import Row
     from minicontainer.engine.making import Making
+    from minicontainer.engine.processes import Process as Inmate
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
     from minicontainer.images.documents import Descriptor, Platform
@@ -434,6 +435,19 @@ class Engine:
         from minicontainer.engine import listing
 
         return listing.listed(self.store, self.state, self._steps, filters, all=all, last=last)
+
+    def processes(self, config: Config) -> list[Inmate]:
+        """Those of a container that runs, as the host sees them. Raises EngineError."""
+        from minicontainer.engine.processes import processes_of
+
+        return processes_of(self._running(config).pid or 0)
+
+    def rename(self, config: Config, name: str) -> Config:
+        """Give a container another name, also while it runs. Raises EngineError: it is taken, or cannot be one."""
+        if not name:
+            raise EngineError("a name cannot be empty")
+        _check_name(name)
+        return self.store.rename(config, name)
 
     def state(self, config: Config) -> State:
         """How far a container has come: what was written, held against the process table."""

@@ -265,6 +265,22 @@ class Store:
         with self._lock():
             self._write(config.replace(layers=self.config(config.id).layers))
 
+    def rename(self, config: Config, name: str) -> Config:
+        """Give a container another name. Raises EngineError: it is taken.
+
+        The new name is there before the old one goes: killed in between, it has both, until `rubbish` looks.
+        """
+        with self._lock():
+            renamed = self.config(config.id).replace(name=name)
+            self._name(renamed)
+            try:
+                self._write(renamed)
+            except BaseException:
+                self._unname(config.id, name)
+                raise
+            self._unname(config.id, config.name)
+        return renamed
+
     def relayer(self, container_id: str, layers: tuple[str, ...]) -> Config:
         """Write down that a container lies on other layers, whole or not at all. Raises OSError, ValueError."""
         with self._lock():
@@ -456,11 +472,21 @@ class Store:
                 if not os.path.exists(f"{self._names}/{name}"):
                     os.unlink(f"{self._names}/{name}")
                     removed.append(f'name "{name}" of no container')
+                elif self._is_stale(name):
+                    os.unlink(f"{self._names}/{name}")
+                    removed.append(f'name "{name}", which is not its container\'s')
         if any(name != "lock" for name in os.listdir(self.layers)):
             from minicontainer.engine import snapshots
 
             removed += [f"layer {name}, which nobody names" for name in snapshots.sweep(self)]
         return removed
+
+    def _is_stale(self, name: str) -> bool:
+        """Whether a name is another one than its container's: a `rename` was killed."""
+        try:
+            return self.config(os.path.basename(os.readlink(f"{self._names}/{name}"))).name != name
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
     def _is_whole(self, container_id: str) -> bool:
         try:
