@@ -233,7 +233,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "platform": arguments.platform,
         "pull": arguments.pull,
         "user": arguments.user or "",
-        "labels": tuple((name, value) for name, _, value in (text.partition("=") for text in arguments.label)),
+        "labels": _labels(arguments),
         "shared": tuple(shared),
         "volumes": tuple(map(_volume, arguments.volume)),
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),
@@ -266,7 +266,21 @@ def _network_wishes(arguments: argparse.Namespace, networks: list[str]) -> dict[
 
 
 def _environment(arguments: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(item if "=" in item else f"{item}={os.environ.get(item, '')}" for item in arguments.env)
+    given = [item if "=" in item else f"{item}={os.environ.get(item, '')}" for item in arguments.env]
+    if arguments.env_file:  # what is said on the command line counts more
+        from minicontainer.cli.lines import environment_of
+
+        given = [*environment_of(arguments.env_file), *given]
+    return tuple(given)
+
+
+def _labels(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    given = arguments.label
+    if arguments.label_file:
+        from minicontainer.cli.lines import labels_of
+
+        given = [*labels_of(arguments.label_file), *given]
+    return tuple({name: value for name, _, value in (text.partition("=") for text in given)}.items())
 
 
 def _ended(result: Result) -> int:

@@ -7,7 +7,8 @@ import argparse
 from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
 from minicontainer.cli.rights import is_name, user_of
 from minicontainer.engine.errors import EngineError
-from minicontainer.linux import signal
+from minicontainer.engine.rights import Rights
+from minicontainer.linux import Namespace, signal
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -27,6 +28,7 @@ def execute(arguments: argparse.Namespace) -> int:
         user=None if arguments.user is None else arguments.user if is_name(arguments.user) else user_of(arguments.user),
         terminal=arguments.tty and not detached,
         alone=detached,
+        only=None if arguments.namespaces is None else _namespaces(arguments.namespaces),
     )
     if detached:
         running.wait()  # it is just the one that bore the program
@@ -35,6 +37,40 @@ def execute(arguments: argparse.Namespace) -> int:
 
     accompany(running, interrupts)
     return running.wait()
+
+
+def _namespaces(text: str) -> list[Namespace]:
+    """``pid,net``, or lxc-attach's ``PID|NETWORK``."""
+    found = []
+    for word in text.replace("|", ",").lower().split(","):
+        try:
+            found.append(Namespace.named({"mount": "mnt", "network": "net", "utsname": "uts"}.get(word, word)))
+        except KeyError:
+            names = ", ".join(kind.proc_name for kind in Namespace)
+            raise EngineError(f'--namespaces "{word}": there is no such namespace; there are {names}') from None
+    return found
+
+
+def debug(arguments: argparse.Namespace) -> int:
+    """``minicontainer debug``: a container that is gone when its command has ended; its exit status is ours."""
+    interrupts = _held_signals()
+    engine = _engine(arguments)
+    _require_terminal(arguments)
+    other = engine.store.find(arguments.container)
+    if (status := engine.state(other).status) != "running":
+        raise EngineError(f'container "{other.name}" does not run (it is {status}): there is nothing to look at', 1)
+    result = engine.run(
+        arguments.image,
+        arguments.args or ["sh"],
+        stdio=(0 if arguments.interactive else None, 1, 2),
+        interrupts=interrupts,
+        env=(*(["TERM=xterm"] if arguments.tty else []), *_environment(arguments)),
+        terminal=arguments.tty,
+        debugs=other.id,
+        reaper=False,
+        rights=Rights(added=("SYS_PTRACE",)),
+    )
+    return result.status
 
 
 def attach(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import time
 
 from minicontainer.cli import formats
 from minicontainer.cli.commands import _engine, _let_interrupt, _printable
-from minicontainer.engine.errors import EngineError
+from minicontainer.engine.errors import EngineError, did_you_mean
 from minicontainer.engine.listing import FILTERS, Row, networks_of
 from minicontainer.engine.store import Config, State
 
@@ -111,7 +111,8 @@ def _inspected(engine: Engine, name: str, kind: str | None) -> dict[str, Any]:
         except EngineError as error:
             if error.exit_code != 1 or "more than one" in str(error):
                 raise
-    raise EngineError(f'there is no container, image or network "{name}"; see: minicontainer ps -a', 1)
+    like = did_you_mean(name, [config.name for config in engine.store.all()])
+    raise EngineError(f'there is no container, image or network "{name}"{like or "; see: minicontainer ps -a"}', 1)
 
 
 def _container(engine: Engine, name: str) -> dict[str, Any]:

@@ -378,9 +378,11 @@ class Engine:
         user: tuple[int, int] | str | None = None,
         terminal: bool = False,
         alone: bool = False,
+        only: Sequence[Namespace] | None = None,
     ) -> Running:
         """Start another program in a running container, confined as that is; returns when it runs.
 
+        `only`: in these of its namespaces, and otherwise the host's, as lxc-attach -s.
         Whoever has it must wait for it; `alone`: there is nothing to wait for. Raises EngineError, StartError.
         """
         from minicontainer.runtime.entry import start_in
@@ -408,7 +410,7 @@ class Engine:
         group, running = find_group(config.group), None
         try:
             with self._explained() as calls, self._recorded(calls):
-                running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
+                running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone, only=only)
                 # The group is not this program's: who puts that down leaves the container alone.
                 running = running.replace(group=None)
         except BaseException:
@@ -842,8 +844,11 @@ class Engine:
             mounts = [*networks.files(self.store, config), *mounts]
         config = self._as_user(config)
         joined = self._shared_network(config)
-        if joined:
-            namespaces -= {Namespace.NETWORK}
+        if config.debugs:
+            from minicontainer.engine.debugging import namespaces_of
+
+            joined = namespaces_of(self._running(self.store.find(config.debugs)))
+        namespaces -= {kind for kind, _ in joined}
         if joined or Namespace.NETWORK in namespaces:
             mounts.insert(
                 0, Mount("/sys", "sysfs", readonly=not config.rights.privileged)

@@ -26,7 +26,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 
-from minicontainer.engine.errors import EngineError
+from minicontainer.engine.errors import EngineError, did_you_mean
 from minicontainer.engine.rights import Rights
 from minicontainer.linux import files
 from minicontainer.record import Record, tuples
@@ -96,6 +96,8 @@ class Config(Record):
     """Gone as soon as it has ended (--rm)."""
     origin: str = ""
     """Of a clone: the id of the container that it was made of, or ID/SNAPSHOT."""
+    debugs: str = ""
+    """The id of the container among whose processes it is: see `engine.debugging`."""
     created: float = 0.0
     """Seconds since the epoch."""
 
@@ -236,7 +238,8 @@ class Store:
         matching = [config for config in self.all() if config.id.startswith(wanted)]
         if len(matching) != 1 or not wanted:
             how_many = "more than one container's id begins with" if matching else "there is no container"
-            raise EngineError(f'{how_many} "{wanted}"; see: minicontainer ps -a', exit_code=1)
+            like = "" if matching else did_you_mean(wanted, os.listdir(self._names) if self.ids() else ())
+            raise EngineError(f'{how_many} "{wanted}"{like or "; see: minicontainer ps -a"}', exit_code=1)
         return matching[0]
 
     def ids(self) -> list[str]:
