@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         """End the process."""
         for word in message.partition("unrecognized arguments: ")[2].split():
             if word.startswith("--"):
-                from minicontainer.engine.errors import did_you_mean
+                from minicontainer.runtime.errors import did_you_mean
 
                 message += did_you_mean(word.partition("=")[0], self._option_string_actions)
                 break
@@ -57,7 +57,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.print_help()
         parser.exit(125)
     if chosen.command not in COMMANDS:
-        from minicontainer.engine.errors import did_you_mean
+        from minicontainer.runtime.errors import did_you_mean
 
         like = did_you_mean(chosen.command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
         parser.error(f'there is no command "{chosen.command}"{like}')

@@ -8,9 +8,10 @@ import time
 
 from minicontainer.cli import formats
 from minicontainer.cli.commands import _engine, _let_interrupt, _printable
-from minicontainer.engine.errors import EngineError, did_you_mean
+from minicontainer.engine.errors import EngineError
 from minicontainer.engine.listing import FILTERS, Row, networks_of
 from minicontainer.engine.store import Config, State
+from minicontainer.runtime.errors import did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def _inspected(engine: Engine, name: str, kind: str | None) -> dict[str, Any]:
         except EngineError as error:
             if error.exit_code != 1 or "more than one" in str(error):
                 raise
-    like = did_you_mean(name, [config.name for config in engine.store.all()])
+    names = [config.name for config in engine.store.all()] + [network.name for network in engine.networks().all()]
+    like = did_you_mean(name, names)
     raise EngineError(f'there is no container, image or network "{name}"{like or "; see: minicontainer ps -a"}', 1)
 
 

@@ -26,10 +26,11 @@ import json
 import os
 from collections.abc import Callable, Iterator
 
-from minicontainer.engine.errors import EngineError, did_you_mean
+from minicontainer.engine.errors import EngineError
 from minicontainer.engine.rights import Rights
 from minicontainer.linux import files
 from minicontainer.record import Record, tuples
+from minicontainer.runtime.errors import did_you_mean
 from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
 

@@ -61,6 +61,7 @@ def test_what_was_meant(minicontainer: Command) -> None:
     for words, code, hint in (
         (["pss"], 125, "ps"), (["inspekt", "x"], 125, "inspect"), (["run", "--naem", "x", "busybox"], 125, "--name"),
         (["start", "databse"], 1, "database"), (["inspect", "databas"], 1, "database"),
+        (["network", "inspect", "brigde"], 1, "bridge"), (["history", "busybx:latest"], 125, "busybox:latest"),
     ):  # fmt: skip
         done = minicontainer(*words)
         assert (done.returncode, f'did you mean "{hint}"?' in one_line(done.stderr)) == (code, True), done.stderr
