@@ -26,7 +26,7 @@ ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
 MOVED := moved
 endif
 
-.PHONY: help setup lab test test-v2 lint format notebooks book bench lock clean moved
+.PHONY: help setup lab test test-v2 lint format notebooks book bench man lock clean moved
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -64,6 +64,9 @@ book: setup ## the whole course as a static site with outputs, in build/book (AR
 
 bench: setup ## measure the engine beside its peers on this host
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+man: setup ## write the pages of the manual to build/man/man1
+	@$(BIN)/minicontainer man --directory build/man/man1
 
 # constraints.txt must hold for every Python that we support, so it is made with the oldest: Debian 12's 3.11.2. To the digit:
 # there are packages whose newest version wants 3.11.5.

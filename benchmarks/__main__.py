@@ -14,6 +14,7 @@ from benchmarks import (
     names,
     networks,
     podman_start,
+    ps,
     pull,
     runtime_start,
     shell_start,
@@ -39,6 +40,7 @@ MODULES = {
     "names": names,
     "snapshots": snapshots,
     "stats": stats,
+    "ps": ps,
     "grading": grading,
 }
 BENCHMARKS: dict[str, Callable[..., Report]] = {name: module.measure for name, module in MODULES.items()}

@@ -32,47 +32,68 @@ class Parser(argparse.ArgumentParser):
         return self._formatter
 
     def format_help(self) -> str:
-        """With a formatter that has nothing in it yet."""
+        """With a formatter that has nothing in it yet, and examples at its end."""
+        from minicontainer.cli.examples import examples_of
+
         self._formatter = None
-        return super().format_help()
+        return "\n".join(filter(None, (super().format_help(), examples_of(self.prog)))).rstrip() + "\n"
 
     def error(self, message: str) -> NoReturn:
         """End the process."""
+        for word in message.partition("unrecognized arguments: ")[2].split():
+            if word.startswith("--"):
+                from minicontainer.runtime.errors import did_you_mean
+
+                message += did_you_mean(word.partition("=")[0], self._option_string_actions)
+                break
         self.exit(125, f"{self.prog}: {message}; see: {self.prog} --help\n")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The parsed command line; its attribute `act` is the function to call with it."""
+    parser = main_parser()
+    chosen = parser.parse_args(argv)
+    if chosen.command is None:
+        parser.print_help()
+        parser.exit(125)
+    if chosen.command not in COMMANDS:
+        from minicontainer.runtime.errors import did_you_mean
+
+        like = did_you_mean(chosen.command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        parser.error(f'there is no command "{chosen.command}"{like}')
+    globally = argparse.Namespace(root=chosen.root, steps=chosen.steps)
+    arguments = parser_of(chosen.command).parse_args(chosen.rest, globally)
+    arguments.explain_to = arguments.explain_to or chosen.explain_to
+    arguments.explain = arguments.explain or chosen.explain or bool(arguments.explain_to)
+    return arguments
+
+
+def main_parser() -> Parser:
+    """Of what stands before the command, and its name."""
     parser = Parser(
         prog="minicontainer",
         description="Containers, step by step.",
         usage="minicontainer [--root DIR] [--steps FILE] [--explain] COMMAND …",
-        epilog="commands:\n" + "".join(f"  {name:<8} {help}\n" for name, (help, _, _) in COMMANDS.items()),
+        epilog="commands:\n" + "".join(f"  {name:<10} {help}\n" for name, (help, _, _) in COMMANDS.items()),
     )
     parser.add_argument("--root", metavar="DIR", help="keep all state below DIR")
     parser.add_argument("--steps", metavar="FILE", help="use the exercises in this notebook, module or directory")
     add_explain(parser)
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    chosen = parser.parse_args(argv)
-    if chosen.command is None:
-        parser.print_help()
-        parser.exit(125)
-    if chosen.command not in COMMANDS:
-        parser.error(f'there is no command "{chosen.command}"; there are {", ".join(COMMANDS)}')
+    return parser
 
-    description, options, act = COMMANDS[chosen.command]
+
+def parser_of(name: str) -> Parser:
+    """Of one command."""
+    description, options, act = COMMANDS[name]
     # -h is --hostname, as with docker, so only --help helps.
-    subparser = Parser(prog=f"minicontainer {chosen.command}", description=f"{description}.", add_help=False)
-    subparser.add_argument("--help", action="help", help="show this and stop")
-    options(subparser)
-    add_explain(subparser)
-    subparser.set_defaults(act=act)
-    globally = argparse.Namespace(root=chosen.root, steps=chosen.steps)
-    arguments = subparser.parse_args(chosen.rest, globally)
-    arguments.explain_to = arguments.explain_to or chosen.explain_to
-    arguments.explain = arguments.explain or chosen.explain or bool(arguments.explain_to)
-    return arguments
+    parser = Parser(prog=f"minicontainer {name}", description=f"{description}.", add_help=False)
+    parser.add_argument("--help", action="help", help="show this and stop")
+    options(parser)
+    add_explain(parser)
+    parser.set_defaults(act=act)
+    return parser
 
 
 def add_explain(parser: Parser) -> None:
@@ -95,9 +116,11 @@ def _container(parser: Parser) -> None:
     add("--domainname", help="its NIS domain name")
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
+    add("--env-file", action="append", default=[], metavar="FILE", help="likewise, each of its lines NAME=VALUE")
     add("-w", "--workdir", default="", metavar="DIR", help="start in this directory of the container")
     add("--entrypoint", metavar="PROGRAM", help="run this, with COMMAND … as its arguments (what the image says)")
     add("-l", "--label", action="append", default=[], metavar="NAME=VALUE", help="note something with the container")
+    add("--label-file", action="append", default=[], metavar="FILE", help="likewise, each line of a file")
     add("--platform", default="", metavar="OS/ARCH", help="of an image for several machines, the one for this (ours)")
     pull = "ask the registry for the image always, if it is missing here, or never (missing)"
     add("--pull", choices=("always", "missing", "never"), default="missing", help=pull)
@@ -175,11 +198,6 @@ def _remove(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
 
-def _ps(parser: Parser) -> None:
-    parser.add_argument("-a", "--all", action="store_true", help="also those that do not run")
-    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
-
-
 def _snapshot(parser: Parser) -> None:
     parser.usage = "minicontainer snapshot [-c COMMENT] [take] CONTAINER [NAME] | list CONTAINER | …"
     parser.epilog = (
@@ -191,6 +209,7 @@ def _snapshot(parser: Parser) -> None:
         "A container that is called list, restore, rm or take: snapshot take list"
     )
     parser.add_argument("-c", "--comment", metavar="TEXT", help="take: what to remember it by")
+    _formats(parser)
     parser.add_argument("words", nargs="+", metavar="WORD", help="see below")
 
 
@@ -218,8 +237,14 @@ def _update(parser: Parser) -> None:
 
 def _stats(parser: Parser) -> None:
     parser.add_argument("--no-stream", action="store_true", help="one look, and not one every second")
-    parser.add_argument("--json", action="store_true", help="for programs: one look")
+    _formats(parser)
     parser.add_argument("containers", nargs="*", metavar="CONTAINER", help="those only (all that run, unless given)")
+
+
+def _formats(parser: Parser) -> None:
+    from minicontainer.cli import formats
+
+    formats.add_options(parser)
 
 
 def _several(parser: Parser) -> None:
@@ -232,10 +257,24 @@ def _exec(parser: Parser) -> None:
     add("-t", "--tty", action="store_true", help="give it a terminal")
     add("-d", "--detach", action="store_true", help="let it run by itself")
     add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
+    add("--env-file", action="append", default=[], metavar="FILE", help="likewise, each of its lines NAME=VALUE")
     add("-u", "--user", metavar="USER[:GROUP]", help="who the command is (as the container's own)")
     add("-w", "--workdir", metavar="DIR", help="start in this directory (as the container's own)")
+    namespaces = "join these of its namespaces only, such as pid,net: in all others it is the host's"
+    add("-s", "--namespaces", metavar="NAME,…", help=namespaces)
     _one(parser)
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
+
+
+def _debug(parser: Parser) -> None:
+    _interactive(parser)
+    add = parser.add_argument
+    add("-t", "--tty", action="store_true", help="give it a terminal")
+    add("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable")
+    add("--env-file", action="append", default=[], metavar="FILE", help="likewise, each of its lines NAME=VALUE")
+    add("--image", default="busybox", metavar="IMAGE", help="where the tools are (busybox)")
+    _one(parser)
+    add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run (sh)")
 
 
 def _attach(parser: Parser) -> None:
@@ -327,15 +366,43 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "create": ("create a container, to be started later", _container, commands.create),
     "start": ("start created or ended containers; -a: stay with one", _start, commands.start),
     "exec": ("run another command in a container", _exec, _later("execute")),
+    "debug": ("run a tool of another image among a container's processes", _debug, _later("debug")),
     "attach": ("stay with a container that runs by itself; leave it with ^P ^Q", _attach, _later("attach")),
     "console": ("stay at the terminal of a container; leave it with ^A q", _console, _later("console")),
     "logs": ("what a container has written that runs by itself", _logs, _later("logs")),
     "stop": ("ask containers to end, and kill those that do not", _stop, _later("stop")),
     "kill": ("send containers a signal", _kill, _later("kill")),
     "wait": ("wait until containers have ended and print their exit status", _several, commands.wait),
-    "ps": ("list containers", _ps, commands.ps),
-    "inspect": ("all that is known of containers, as JSON", _several, _later("inspect")),
+    "ps": ("list containers", _of_images("ps_options", "looking"), _later("ps", "looking")),
+    "inspect": (
+        "all that is known of containers, images, networks",
+        _of_images("inspect_options", "looking"),
+        _later("inspect", "looking"),
+    ),
+    "info": (
+        "of a container: state, pid, addresses, use; of the engine",
+        _of_images("info_options", "watching"),
+        _later("info", "watching"),
+    ),
+    "top": (
+        "the processes of a container; all containers, live",
+        _of_images("top_options", "watching"),
+        _later("top", "watching"),
+    ),
+    "rename": ("give a container another name", _of_images("rename_options", "upkeep"), _later("rename", "upkeep")),
+    "container": (
+        "container prune: remove all that do not run",
+        _of_images("container_options", "upkeep"),
+        _later("container", "upkeep"),
+    ),
     "rm": ("remove containers", _remove, commands.remove),
+    "destroy": ("another word for rm, LXC's", _remove, commands.remove),
+    "completion": (
+        "write the completion of command lines for a shell",
+        _of_images("completion_options", "manuals"),
+        _later("completion", "manuals"),
+    ),
+    "man": ("write the manual's pages", _of_images("man_options", "manuals"), _later("man", "manuals")),
     "snapshot": (
         "keep what a container's files are now; list, restore, remove what was kept",
         _snapshot,

@@ -96,23 +96,6 @@ def remove(arguments: argparse.Namespace) -> int:
     return code
 
 
-def ps(arguments: argparse.Namespace) -> int:
-    """``minicontainer ps``: a line for each container."""
-    _let_interrupt()
-    rows: list[tuple[str, ...]] = [("CONTAINER", "NAME", "IMAGE", "STATUS", "COMMAND")]
-    engine = _engine(arguments)
-    for config, state in engine.containers():
-        if arguments.all or state.status in ("running", "starting"):
-            code = state.exit_code if state.exit_code is not None else "unknown"
-            ended = f"exited ({code}{', OOMKilled' if state.oom_killed else ''})"
-            status = ended if state.status == "exited" else state.status
-            if status == "running" and engine.paused(config):
-                status = "paused"
-            rows.append((config.id, config.name, config.image, status, _printable(" ".join(config.args))))
-    _print_rows([row[:1] for row in rows[1:]] if arguments.quiet else rows)
-    return 0
-
-
 def update(arguments: argparse.Namespace) -> int:
     """``minicontainer update``: other limits, at once; prints what was changed."""
     _let_interrupt()
@@ -161,9 +144,18 @@ def unpause(arguments: argparse.Namespace) -> int:
     return _each(arguments, _engine(arguments).unpause)
 
 
+STATISTICS = {
+    "Name": "NAME", "CPUPerc": "CPU %", "MemUsage": "MEMORY / LIMIT", "MemPerc": "MEMORY %", "PIDs": "PIDS",
+    "BlockIO": "READ / WRITTEN", "NetIO": "RECEIVED / SENT", "Pressure": "PRESSURE", "Paused": "",
+}  # fmt: skip
+"""Field, docker's, → heading."""
+
+
 def stats(arguments: argparse.Namespace) -> int:
     """``minicontainer stats``: a table and, on a terminal, again every second."""
     _let_interrupt()
+    from minicontainer.cli.formats import show_list
+
     engine = _engine(arguments)
     configs = [engine.store.find(name) for name in arguments.containers] or None
     once = arguments.no_stream or arguments.json or not os.isatty(1)
@@ -171,25 +163,10 @@ def stats(arguments: argparse.Namespace) -> int:
     while True:
         found = engine.statistics(configs, before, (now := time.monotonic()) - begun)
         before, begun = {one.id: one for one in found}, now
-        if arguments.json:
-            import json
-
-            print(json.dumps([one.asdict() for one in found]), flush=True)
-        else:
-            if not once:
-                print("\x1b[H\x1b[2J", end="")  # ECMA-48: the cursor home, the screen empty
-            head = (
-                "NAME",
-                "CPU %",
-                "MEMORY / LIMIT",
-                "MEMORY %",
-                "PIDS",
-                "READ / WRITTEN",
-                "RECEIVED / SENT",
-                "PRESSURE",
-                "",
-            )
-            _print_rows([head, *map(_row, found)])
+        if not once:
+            print("\x1b[H\x1b[2J", end="")  # ECMA-48: the cursor home, the screen empty
+        rows = [dict(zip(STATISTICS, _row(one), strict=True)) | {"ID": one.id} for one in found]
+        show_list(arguments, STATISTICS, rows, data=lambda: [one.asdict() for one in found])  # noqa: B023
         if once:
             return 0
         select.select([], [], [], 1)
@@ -265,7 +242,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "platform": arguments.platform,
         "pull": arguments.pull,
         "user": arguments.user or "",
-        "labels": tuple((name, value) for name, _, value in (text.partition("=") for text in arguments.label)),
+        "labels": _labels(arguments),
         "shared": tuple(shared),
         **_mount_wishes(arguments),
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),
@@ -298,7 +275,21 @@ def _network_wishes(arguments: argparse.Namespace, networks: list[str]) -> dict[
 
 
 def _environment(arguments: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(item if "=" in item else f"{item}={os.environ.get(item, '')}" for item in arguments.env)
+    given = [item if "=" in item else f"{item}={os.environ.get(item, '')}" for item in arguments.env]
+    if arguments.env_file:  # what is said on the command line counts more
+        from minicontainer.cli.lines import environment_of
+
+        given = [*environment_of(arguments.env_file), *given]
+    return tuple(given)
+
+
+def _labels(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    given = arguments.label
+    if arguments.label_file:
+        from minicontainer.cli.lines import labels_of
+
+        given = [*labels_of(arguments.label_file), *given]
+    return tuple({name: value for name, _, value in (text.partition("=") for text in given)}.items())
 
 
 def _ended(result: Result) -> int:
@@ -354,9 +345,9 @@ def _bytes(number: int | None) -> str:
 
 
 def _print_rows(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    from minicontainer.cli.formats import print_table
+
+    print_table(rows)
 
 
 def _mount_wishes(arguments: argparse.Namespace) -> dict[str, Any]:

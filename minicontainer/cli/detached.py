@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 
 from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
 from minicontainer.cli.rights import is_name, user_of
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.store import Config, State
-from minicontainer.linux import signal
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from minicontainer.engine.rights import Rights
+from minicontainer.linux import Namespace, signal
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -34,6 +28,7 @@ def execute(arguments: argparse.Namespace) -> int:
         user=None if arguments.user is None else arguments.user if is_name(arguments.user) else user_of(arguments.user),
         terminal=arguments.tty and not detached,
         alone=detached,
+        only=None if arguments.namespaces is None else _namespaces(arguments.namespaces),
     )
     if detached:
         running.wait()  # it is just the one that bore the program
@@ -42,6 +37,40 @@ def execute(arguments: argparse.Namespace) -> int:
 
     accompany(running, interrupts)
     return running.wait()
+
+
+def _namespaces(text: str) -> list[Namespace]:
+    """``pid,net``, or lxc-attach's ``PID|NETWORK``."""
+    found = []
+    for word in text.replace("|", ",").lower().split(","):
+        try:
+            found.append(Namespace.named({"mount": "mnt", "network": "net", "utsname": "uts"}.get(word, word)))
+        except KeyError:
+            names = ", ".join(kind.proc_name for kind in Namespace)
+            raise EngineError(f'--namespaces "{word}": there is no such namespace; there are {names}') from None
+    return found
+
+
+def debug(arguments: argparse.Namespace) -> int:
+    """``minicontainer debug``: a container that is gone when its command has ended; its exit status is ours."""
+    interrupts = _held_signals()
+    engine = _engine(arguments)
+    _require_terminal(arguments)
+    other = engine.store.find(arguments.container)
+    if (status := engine.state(other).status) != "running":
+        raise EngineError(f'container "{other.name}" does not run (it is {status}): there is nothing to look at', 1)
+    result = engine.run(
+        arguments.image,
+        arguments.args or ["sh"],
+        stdio=(0 if arguments.interactive else None, 1, 2),
+        interrupts=interrupts,
+        env=(*(["TERM=xterm"] if arguments.tty else []), *_environment(arguments)),
+        terminal=arguments.tty,
+        debugs=other.id,
+        reaper=False,
+        rights=Rights(added=("SYS_PTRACE",)),
+    )
+    return result.status
 
 
 def attach(arguments: argparse.Namespace) -> int:
@@ -99,51 +128,6 @@ def kill(arguments: argparse.Namespace) -> int:
     """``minicontainer kill``."""
     engine, number = _engine(arguments), _signal(arguments.signal)
     return _each(arguments, lambda config: engine.send(config, number))
-
-
-def inspect(arguments: argparse.Namespace) -> int:
-    """``minicontainer inspect``: all that is known of containers, as JSON."""
-    _let_interrupt()
-    engine = _engine(arguments)
-    configs = [engine.store.find(name) for name in arguments.containers]
-    shown = [
-        _shown(config, engine.state(config), engine.paused(config))
-        | {"NetworkSettings": engine.network_settings(config)}
-        for config in configs
-    ]
-    print(json.dumps(shown, indent=2))
-    return 0
-
-
-def _shown(config: Config, state: State, paused: bool) -> dict[str, Any]:
-    """Docker's words where they say the same, and every field of ours under "Config"."""
-    running = state.status == "running"
-    return {
-        "Id": config.id,
-        "Name": config.name,
-        "Created": _date(config.created),
-        "Image": config.image,
-        "ImageId": config.image_id,
-        "Args": config.args,
-        "State": {
-            "Status": "paused" if running and paused else state.status,
-            "Running": running,
-            "Paused": running and paused,
-            "Pid": state.pid or 0 if running else 0,
-            "ExitCode": state.exit_code,
-            "OOMKilled": state.oom_killed,
-            "Detached": state.detached,
-            "StartedAt": _date(state.began),
-            "FinishedAt": _date(state.finished),
-        },
-        "Config": json.loads(config.to_json()),
-    }
-
-
-def _date(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{seconds % 1 * 1e6:06.0f}Z"
 
 
 def _count(text: str) -> int:

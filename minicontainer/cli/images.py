@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 
-from minicontainer.cli import making
-from minicontainer.cli.commands import _bytes, _engine, _let_interrupt, _print_rows, _printable
+from minicontainer.cli import formats, making
+from minicontainer.cli.commands import _bytes, _engine, _let_interrupt, _printable
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.images import told
 
@@ -33,7 +32,7 @@ def list_options(parser: Parser) -> None:
     add("-q", "--quiet", action="store_true", help="ids only")
     add("--digests", action="store_true", help="with the digests of their manifests")
     add("--no-trunc", action="store_true", help="ids in full")
-    add("--json", action="store_true", help="for programs")
+    formats.add_options(parser)
     add("repository", nargs="?", metavar="NAME", help="those of this name only")
 
 
@@ -44,21 +43,34 @@ def list_images(arguments: argparse.Namespace) -> int:
         store = _engine(arguments).images()
         images, code = [*reversed(store.all())], _say_unreadable(store)
         rows = [row for image in images for row in _names(image, arguments.repository)]
-    if arguments.json:
-        print(json.dumps([_row(*row) for row in rows], indent=2))
-        return code
-    table = []
-    for image, repository, tag in rows:
-        identity = image.id if arguments.no_trunc else _short(image.id)
-        digest = [image.descriptor.digest] if arguments.digests else []
-        table.append((repository, tag, *digest, identity, _age(image.config.created), _bytes(image.size)))
-    if arguments.quiet:
-        for identity in dict.fromkeys(row[-3] for row in table):
+    fields: list[dict[str, Any]] = [
+        {
+            "Repository": repository,
+            "Tag": tag,
+            "Digest": image.descriptor.digest,
+            "ID": image.id if arguments.no_trunc else _short(image.id),
+            "CreatedSince": _age(image.config.created),
+            "CreatedAt": image.config.created,
+            "Size": _bytes(image.size),
+        }
+        for image, repository, tag in rows
+    ]
+    if arguments.quiet and not arguments.json:
+        for identity in dict.fromkeys(row["ID"] for row in fields):
             print(identity)
         return code
-    head = ("REPOSITORY", "TAG", *(["DIGEST"] if arguments.digests else []), "IMAGE ID", "CREATED", "SIZE")
-    _print_rows([head, *table])
+    columns = {field: heading for field, heading in IMAGES.items() if field != "Digest" or arguments.digests}
+    formats.show_list(arguments, columns, fields, data=lambda: [_row(*row) for row in rows])
     return code
+
+
+IMAGES = {
+    "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID", "CreatedSince": "CREATED",
+    "Size": "SIZE",
+}  # fmt: skip
+"""Field, docker's, → heading; likewise of the steps of an image:"""
+
+HISTORY = {"ID": "LAYER", "CreatedSince": "CREATED", "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT"}
 
 
 def _say_unreadable(images: Images) -> int:
@@ -127,12 +139,18 @@ def _whole_microseconds(text: str) -> str:
     return f"{head}.{digits[:6].ljust(6, '0')}{rest[len(digits) :]}"
 
 
+def inspect_options(parser: Parser) -> None:
+    """Of ``image inspect``."""
+    several(parser)
+    formats.add_options(parser)
+
+
 def inspect_images(arguments: argparse.Namespace) -> int:
     """``minicontainer image inspect``."""
     _let_interrupt()
     with told():
         images = _engine(arguments).images()
-        print(json.dumps([shown_image(images.find(name), images.layers) for name in arguments.images], indent=2))
+        formats.show_objects(arguments, [shown_image(images.find(name), images.layers) for name in arguments.images])
     return 0
 
 
@@ -176,7 +194,7 @@ def history_options(parser: Parser) -> None:
     add("--tree", action="store_true", help="the layers of these images, or of all, and what they have in common")
     add("--no-trunc", action="store_true", help="everything in full")
     add("-q", "--quiet", action="store_true", help="the layers' digests only")
-    add("--json", action="store_true", help="for programs")
+    formats.add_options(parser)
     add("images", nargs="*", metavar="IMAGE", help="its name, or the beginning of its id")
 
 
@@ -195,20 +213,23 @@ def history(arguments: argparse.Namespace) -> int:
         if len(arguments.images) != 1:
             raise EngineError("history: name one image, or draw several: minicontainer history --tree")
         steps = _steps_of(images.find(arguments.images[0]))
-    if arguments.json:
-        print(json.dumps(steps, indent=2))
-        return 0
-    if arguments.quiet:
+    if arguments.quiet and not arguments.json:
         print("\n".join(step["layer"] for step in steps if step["layer"]))
         return 0
-    rows: list[tuple[str, ...]] = [("LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT")]
+    rows: list[dict[str, Any]] = []
     for step in steps:
-        layer = step["layer"] if arguments.no_trunc else _short(step["layer"])
-        by = _printable(step["created_by"])
-        by = by if arguments.no_trunc or len(by) <= 60 else f"{by[:59]}…"
-        size = "0 B" if step["size"] is None else _bytes(step["size"])
-        rows.append((layer or "-", _age(step["created"]), by, size, _printable(step["comment"])))
-    _print_rows(rows)
+        layer, by = step["layer"] if arguments.no_trunc else _short(step["layer"]), _printable(step["created_by"])
+        rows.append(
+            {
+                "ID": layer or "-",
+                "CreatedSince": _age(step["created"]),
+                "CreatedAt": step["created"],
+                "CreatedBy": by if arguments.no_trunc or len(by) <= 60 else f"{by[:59]}…",
+                "Size": "0 B" if step["size"] is None else _bytes(step["size"]),
+                "Comment": _printable(step["comment"]),
+            }
+        )
+    formats.show_list(arguments, HISTORY, rows, data=lambda: steps)
     return 0
 
 
@@ -470,12 +491,13 @@ def usage(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     engine.store.prepare()
     uses = disk_use(engine.store, {config.id for config, state in engine.containers() if state.status == "running"})
-    if arguments.json:
-        print(json.dumps([use.asdict() for use in uses], indent=2))
-        return 0
-    rows: list[tuple[str, ...]] = [("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE")]
-    rows += [(use.kind, str(use.total), str(use.active), _bytes(use.size), _bytes(use.reclaimable)) for use in uses]
-    _print_rows(rows)
+    columns = {name: name.upper() for name in ("Type", "Total", "Active", "Size", "Reclaimable")}
+    rows = [
+        {"Type": use.kind, "Total": use.total, "Active": use.active, "Size": _bytes(use.size),
+         "Reclaimable": _bytes(use.reclaimable)}
+        for use in uses
+    ]  # fmt: skip
+    formats.show_list(arguments, columns, rows, data=lambda: [use.asdict() for use in uses])
     return 0
 
 
@@ -544,15 +566,11 @@ def check_store(arguments: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _json(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs")
-
-
 Commands = dict[str, tuple[str, Callable[..., None], Act]]
 
 IMAGE_COMMANDS: Commands = {
     "ls": ("list images", list_options, list_images),
-    "inspect": ("all that is known of images, as JSON", several, inspect_images),
+    "inspect": ("all that is known of images, as JSON", inspect_options, inspect_images),
     "history": ("how an image came to be", history_options, history),
     "tag": ("give an image one more name", tag_options, tag),
     "rm": ("remove images", remove_options, remove),
@@ -566,7 +584,7 @@ IMAGE_COMMANDS: Commands = {
 }
 SYSTEM_COMMANDS: Commands = {
     "repair": ("put right what was killed half-way", repair_options, repair),
-    "df": ("what is on the disk", _json, usage),
+    "df": ("what is on the disk", formats.add_options, usage),
     "prune": ("remove what is not used", prune_all_options, prune_all),
     "check": ("look for damage in images and layers", check_options, check_store),
 }

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 
+from minicontainer.cli import formats
 from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows, _printable
 from minicontainer.engine.errors import EngineError
 
@@ -54,7 +54,7 @@ def commit(arguments: argparse.Namespace) -> int:
 
 def diff_options(parser: Parser) -> None:
     """Of ``diff``."""
-    parser.add_argument("--json", action="store_true", help="for programs")
+    formats.add_options(parser)
     parser.add_argument("container", metavar="CONTAINER", help="name, or the beginning of the id")
 
 
@@ -63,8 +63,9 @@ def diff(arguments: argparse.Namespace) -> int:
     _let_interrupt()
     engine = _engine(arguments)
     found = engine.changes(engine.store.find(arguments.container))
-    if arguments.json:
-        print(json.dumps([{"kind": kind, "path": path} for kind, path in found], indent=2))
+    if arguments.json or arguments.format:
+        rows = [{"kind": kind, "path": path} for kind, path in found]
+        formats.show_list(arguments, {"kind": "KIND", "path": "PATH"}, rows)
         return 0
     for kind, path in found:
         print(f"{kind} {_printable(path)}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows
+from minicontainer.cli import formats
+from minicontainer.cli.commands import _engine, _let_interrupt
 from minicontainer.engine.engine import Engine
 from minicontainer.engine.errors import EngineError
 
@@ -120,17 +121,28 @@ _DOCKERS = {
 }  # fmt: skip
 
 
-def _quiet(parser: argparse.ArgumentParser) -> None:
+def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
+    formats.add_options(parser)
+
+
+LISTED = {"Name": "NETWORK", "Driver": "DRIVER", "Subnets": "SUBNETS", "Device": "DEVICE", "Containers": "CONTAINERS"}
+"""Field → heading."""
 
 
 def _list(arguments: argparse.Namespace) -> int:
     networks = _engine(arguments).networks()
-    rows = [(one.name, one.driver, " ".join(one.subnets), one.device or one.parent, _users(networks, one))
-            for one in networks.all()]  # fmt: skip
-    rows += [("host", "host", "", "", ""), ("none", "none", "", "", "")]
-    heading = ("NETWORK", "DRIVER", "SUBNETS", "DEVICE", "CONTAINERS")
-    _print_rows([row[:1] for row in rows] if arguments.quiet else [heading, *rows])
+    rows = [
+        {"Name": one.name, "Driver": one.driver, "Subnets": " ".join(one.subnets), "Device": one.device or one.parent,
+         "Containers": _users(networks, one), "ID": one.id, "Internal": one.internal}
+        for one in networks.all()
+    ]  # fmt: skip
+    rows += [dict.fromkeys(LISTED, "") | {"Name": name, "Driver": name, "ID": "", "Internal": name == "none"}
+             for name in ("host", "none")]  # fmt: skip
+    if arguments.quiet:
+        print("\n".join(str(row["Name"]) for row in rows))
+    else:
+        formats.show_list(arguments, LISTED, rows)
     return 0
 
 
@@ -142,15 +154,18 @@ def _names(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="NETWORK", help="its name, or the beginning of its id")
 
 
-def _inspect(arguments: argparse.Namespace) -> int:
-    import json
+def _inspect_options(parser: argparse.ArgumentParser) -> None:
+    _names(parser)
+    formats.add_options(parser)
 
+
+def _inspect(arguments: argparse.Namespace) -> int:
     networks = _engine(arguments).networks()
-    print(json.dumps([_shown(networks, networks.find(name)) for name in arguments.names], indent=2))
+    formats.show_objects(arguments, [shown_network(networks, networks.find(name)) for name in arguments.names])
     return 0
 
 
-def _shown(networks: Any, network: Network) -> dict[str, Any]:
+def shown_network(networks: Any, network: Network) -> dict[str, Any]:
     """Docker's words where they say the same."""
     pools = [
         {key: value for key, value in (("Subnet", subnet), ("Gateway", gateway), ("IPRange", part)) if value}
@@ -258,8 +273,8 @@ def _graph(arguments: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, tuple[str, Callable[[Any], None], Callable[[argparse.Namespace], int]]] = {
     "create": ("make a network", _create_options, _create),
-    "ls": ("list networks", _quiet, _list),
-    "inspect": ("all that is known of networks, as JSON", _names, _inspect),
+    "ls": ("list networks", _list_options, _list),
+    "inspect": ("all that is known of networks, as JSON", _inspect_options, _inspect),
     "rm": ("remove networks that no container is on", _names, _remove),
     "prune": ("remove every network that no container is on", lambda parser: None, _prune),
     "connect": ("connect a container to one more network, also while it runs", _connect_options, _connect),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows, _printable
+from minicontainer.cli.commands import _engine, _let_interrupt, _printable
+from minicontainer.cli.formats import show_list
 from minicontainer.engine.errors import EngineError
 
 VERBS = ("take", "list", "restore", "rm")
@@ -32,11 +33,16 @@ def _take(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _list(arguments: argparse.Namespace, words: list[str]) -> int:
     engine = _engine(arguments)
-    rows: list[tuple[str, ...]] = [("SNAPSHOT", "TAKEN", "LAYERS", "COMMENT")]
-    for one in engine.snapshots(engine.store.find(words[0])):
-        taken = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created))
-        rows.append((one.name, taken, str(len(one.layers)), _printable(one.comment)))
-    _print_rows(rows)
+    rows = [
+        {
+            "Name": one.name,
+            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+            "Layers": len(one.layers),
+            "Comment": _printable(one.comment),
+        }
+        for one in engine.snapshots(engine.store.find(words[0]))
+    ]
+    show_list(arguments, {"Name": "SNAPSHOT", "CreatedAt": "TAKEN", "Layers": "LAYERS", "Comment": "COMMENT"}, rows)
     return 0
 
 

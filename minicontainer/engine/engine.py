@@ -29,8 +29,10 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from minicontainer.engine.committing import Wishes
     from minicontainer.engine.copying import Place
     from minicontainer.engine.image_mounts import ImageMount
+    from minicontainer.engine.listing import Row
     from minicontainer.engine.making import Making
     from minicontainer.engine.mounting import Wish
+    from minicontainer.engine.processes import Process as Inmate
     from minicontainer.engine.resources import Node, Statistics
     from minicontainer.engine.snapshots import Snapshot, Taking
     from minicontainer.engine.volumes import Volumes
@@ -402,9 +404,11 @@ class Engine:
         user: tuple[int, int] | str | None = None,
         terminal: bool = False,
         alone: bool = False,
+        only: Sequence[Namespace] | None = None,
     ) -> Running:
         """Start another program in a running container, confined as that is; returns when it runs.
 
+        `only`: in these of its namespaces, and otherwise the host's, as lxc-attach -s.
         Whoever has it must wait for it; `alone`: there is nothing to wait for. Raises EngineError, StartError.
         """
         from minicontainer.runtime.entry import start_in
@@ -432,7 +436,7 @@ class Engine:
         group, running = find_group(config.group), None
         try:
             with self._explained() as calls, self._recorded(calls):
-                running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone)
+                running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone, only=only)
                 # The group is not this program's: who puts that down leaves the container alone.
                 running = running.replace(group=None)
         except BaseException:
@@ -453,6 +457,25 @@ class Engine:
         found = [(config, self.state(config)) for config in self.store.all()]
         # What was to go when it ended, and nobody stayed with, has gone just now.
         return [(config, state) for config, state in found if state.status != "exited" or self.store.is_there(config)]
+
+    def listed(self, filters: Sequence[str] = (), *, all: bool = False, last: int | None = None) -> list[Row]:
+        """The containers that `ps` lists: see `engine.listing.listed`. Raises EngineError."""
+        from minicontainer.engine import listing
+
+        return listing.listed(self.store, self.state, self._steps, filters, all=all, last=last)
+
+    def processes(self, config: Config) -> list[Inmate]:
+        """Those of a container that runs, as the host sees them. Raises EngineError."""
+        from minicontainer.engine.processes import processes_of
+
+        return processes_of(self._running(config).pid or 0)
+
+    def rename(self, config: Config, name: str) -> Config:
+        """Give a container another name, also while it runs. Raises EngineError: it is taken, or cannot be one."""
+        if not name:
+            raise EngineError("a name cannot be empty")
+        _check_name(name)
+        return self.store.rename(config, name)
 
     def state(self, config: Config) -> State:
         """How far a container has come: what was written, held against the process table."""
@@ -868,8 +891,11 @@ class Engine:
             mounts = [*networks.files(self.store, config), *mounts]
         config = self._as_user(config)
         joined = self._shared_network(config)
-        if joined:
-            namespaces -= {Namespace.NETWORK}
+        if config.debugs:
+            from minicontainer.engine.debugging import namespaces_of
+
+            joined = namespaces_of(self._running(self.store.find(config.debugs)))
+        namespaces -= {kind for kind, _ in joined}
         if joined or Namespace.NETWORK in namespaces:
             mounts.insert(
                 0, Mount("/sys", "sysfs", readonly=not config.rights.privileged)

@@ -31,6 +31,7 @@ from minicontainer.engine.errors import EngineError
 from minicontainer.engine.rights import Rights
 from minicontainer.linux import files
 from minicontainer.record import Record, tuples
+from minicontainer.runtime.errors import did_you_mean
 from minicontainer.runtime.limits import Limits
 from minicontainer.runtime.spec import DEFAULT_PATH
 
@@ -99,6 +100,8 @@ class Config(Record):
     """Gone as soon as it has ended (--rm)."""
     origin: str = ""
     """Of a clone: the id of the container that it was made of, or ID/SNAPSHOT."""
+    debugs: str = ""
+    """The id of the container among whose processes it is: see `engine.debugging`."""
     created: float = 0.0
     """Seconds since the epoch."""
 
@@ -243,7 +246,8 @@ class Store:
         matching = [config for config in self.all() if config.id.startswith(wanted)]
         if len(matching) != 1 or not wanted:
             how_many = "more than one container's id begins with" if matching else "there is no container"
-            raise EngineError(f'{how_many} "{wanted}"; see: minicontainer ps -a', exit_code=1)
+            like = "" if matching else did_you_mean(wanted, os.listdir(self._names) if self.ids() else ())
+            raise EngineError(f'{how_many} "{wanted}"{like or "; see: minicontainer ps -a"}', exit_code=1)
         return matching[0]
 
     def ids(self) -> list[str]:
@@ -271,6 +275,22 @@ class Store:
         """
         with self._lock():
             self._write(config.replace(layers=self.config(config.id).layers))
+
+    def rename(self, config: Config, name: str) -> Config:
+        """Give a container another name. Raises EngineError: it is taken.
+
+        The new name is there before the old one goes: killed in between, it has both, until `rubbish` looks.
+        """
+        with self._lock():
+            renamed = self.config(config.id).replace(name=name)
+            self._name(renamed)
+            try:
+                self._write(renamed)
+            except BaseException:
+                self._unname(config.id, name)
+                raise
+            self._unname(config.id, config.name)
+        return renamed
 
     def relayer(self, container_id: str, layers: tuple[str, ...]) -> Config:
         """Write down that a container lies on other layers, whole or not at all. Raises OSError, ValueError."""
@@ -463,11 +483,21 @@ class Store:
                 if not os.path.exists(f"{self._names}/{name}"):
                     os.unlink(f"{self._names}/{name}")
                     removed.append(f'name "{name}" of no container')
+                elif self._is_stale(name):
+                    os.unlink(f"{self._names}/{name}")
+                    removed.append(f'name "{name}", which is not its container\'s')
         if any(name != "lock" for name in os.listdir(self.layers)):
             from minicontainer.engine import snapshots
 
             removed += [f"layer {name}, which nobody names" for name in snapshots.sweep(self)]
         return removed
+
+    def _is_stale(self, name: str) -> bool:
+        """Whether a name is another one than its container's: a `rename` was killed."""
+        try:
+            return self.config(os.path.basename(os.readlink(f"{self._names}/{name}"))).name != name
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
     def _is_whole(self, container_id: str) -> bool:
         try:

@@ -88,7 +88,10 @@ class Images:
         if image is None and _may_be_id(text):
             image = self._by_id(text.removeprefix("sha256:"))
         if image is None:
-            raise Missing(text)
+            from minicontainer.runtime.errors import did_you_mean
+
+            names = [one.annotations.get(REF_NAME, "") for one in self.content.descriptors()]
+            raise Missing(text, did_you_mean(text, [parse_reference(name).familiar for name in names if name]))
         return image
 
     def by_name(self, text: str, platform: Platform | None = None) -> Image | None:
@@ -437,8 +440,10 @@ class Images:
 class Missing(ImageError):
     """There is no such image here; a registry may have it."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(f'there is no image "{shown(text)}" here; get it: minicontainer pull {shown(text)}')
+    def __init__(self, text: str, like: str = "") -> None:
+        super().__init__(
+            f'there is no image "{shown(text)}" here{like or f"; get it: minicontainer pull {shown(text)}"}'
+        )
 
 
 class Unfit(ImageError):

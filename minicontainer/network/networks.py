@@ -77,7 +77,10 @@ class Networks:
         matching = [network for network in self.all() if name in (network.name, network.id)]
         matching = matching or [network for network in self.all() if name and network.id.startswith(name)]
         if len(matching) != 1:
-            raise NetworkError(f'there is no network "{name}"; see: minicontainer network ls', exit_code=1)
+            from minicontainer.runtime.errors import did_you_mean
+
+            like = did_you_mean(name, [network.name for network in self.all()])
+            raise NetworkError(f'there is no network "{name}"{like or "; see: minicontainer network ls"}', exit_code=1)
         return matching[0]
 
     def remove(self, name: str) -> None:

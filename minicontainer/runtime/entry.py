@@ -81,13 +81,23 @@ def enter(
 
 
 def start_in(
-    pid: int, process: Process, spec: Spec, steps: Steps, group: Group | None, stdio: Stdio, *, alone: bool = False
+    pid: int,
+    process: Process,
+    spec: Spec,
+    steps: Steps,
+    group: Group | None,
+    stdio: Stdio,
+    *,
+    alone: bool = False,
+    only: Sequence[Namespace] | None = None,
 ) -> Running:
     """Start `process` in the namespaces of process `pid`, in `group`, confined by `spec`. Raises StartError.
 
+    `only`: in these of them, and otherwise in ours; the users' is always one, for it says what we may in the others.
     `alone`: it is to be a child of process 1 of those namespaces, and ours is only one that ends at once.
     """
     kinds = [kind for kind in Namespace if kind.supported and kind.link(pid) != kind.link()]
+    kinds = [kind for kind in kinds if only is None or kind in only or kind is Namespace.USER]
     filter = compiled_filter(spec, process)
     for name in (*confinement.INSIDE, "join", "enter_group", "become_root"):
         getattr(steps, name)  # imported as long as the host's files are in sight

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class StartError(Exception):
     """A container that could not be started; `str()` is one line: the step, the call, what the kernel said, what to do.
@@ -74,3 +78,11 @@ class Refusal(Exception):
     """Something that cannot be done with a container as it is now: it is not there, it runs, it does not."""
 
     exit_code = 1
+
+
+def did_you_mean(word: str, among: Iterable[str]) -> str:
+    """``; did you mean "ps"?``, where one of `among` is like it; "" where none is."""
+    import difflib  # when something is wrong anyway
+
+    like = difflib.get_close_matches(word, [*among], 1, 0.6)
+    return f'; did you mean "{like[0]}"?' if like else ""

@@ -232,6 +232,32 @@ def test_the_explanation_is_what_is_printed(checkout: Path) -> None:
     assert done.returncode == 0 and pattern(step.output).fullmatch(done.stdout), done.stdout
 
 
+@needs_root
+def test_the_transcripts_of_rosetta_are_what_is_printed(checkout: Path) -> None:
+    """From its top to its end, with one state directory; at the end there is no container left."""
+    shown = [step for fence in fences(PAGES["docs/ROSETTA.md"]) for step in steps(fence.text)]
+    try:
+        for step in shown:
+            done = played(step, checkout)
+            said = f"$ {step.command}\n{done.stdout}{done.stderr}[{done.returncode}]"
+            assert done.returncode == step.status, said
+            assert pattern(step.output).fullmatch(done.stdout), f"{said}\n--- the page says:\n{step.output}"
+        assert len(shown) > 30, "the transcripts have gone, or are not found any more"
+        assert played(Step("minicontainer ps -aq", "", 0), checkout).stdout == ""
+    finally:
+        played(Step("minicontainer ps -aq | xargs -r minicontainer rm -f --snapshots", "", 0), checkout)
+
+
+def test_rosetta_has_every_command_of_the_features() -> None:
+    rows = "\n".join(re.findall(r"^\| (?!LXC|Docker|---)(.*?) \|", PAGES["docs/ROSETTA.md"].read_text(), re.MULTILINE))
+    asked = [*re.findall(r"\blxc-[a-z]+", FROM_THE_NOTES), "virbr0"]
+    asked += "run create start attach ps logs stop kill rm images pull search history network volume".split()
+    asked += (
+        "commit diff tag push save load export import prune cp stats events inspect wait rename port update".split()
+    )
+    assert [word for word in asked if not re.search(rf"(?<![\w-]){word}\b", rows)] == []
+
+
 def test_a_transcript_that_is_not_what_is_printed_is_noticed() -> None:
     assert pattern("a …\n…\nz\n").fullmatch("a b\nc\nd\nz\n")
     assert pattern("a …\n…\nz\n").fullmatch("a b\nz\n")
