@@ -182,7 +182,7 @@ def build(place: Path, release: str, variables: Mapping[str, str], limit: float 
             root_disk.run("qemu-img", [*convert, str(out / "disk"), str(out / "lab.qcow2")], out, until)
         finished = out / "finished"
         finished.mkdir()
-        for name in ("lab.qcow2", "tree.sha256"):
+        for name in ("lab.qcow2", "tree.sha256", "kernel"):
             (out / name).rename(finished / name)
         with step("the box"):
             describe(Box(finished), since)

@@ -80,6 +80,7 @@ chroot "$root" grub-mkimage --format=i386-pc --output=/core.img --prefix='(hd0,m
     biosdisk part_msdos ext2 normal linux search search_fs_uuid search_label configfile echo test loadenv gzio sleep
 mv "$root/core.img" "$OUT/core.img"
 cp "$root/usr/lib/grub/i386-pc/boot.img" "$OUT/boot.img"
+cp "$root"/boot/vmlinuz-* "$OUT/kernel" # for trying out an accelerator
 
 # --- What is different in each run, or of no use ---
 

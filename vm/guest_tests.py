@@ -22,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def guest(disk: Disk, world: str, arguments: Sequence[str], clock: Clock) -> Res
     """As `run`, with the disk at hand. The files of a guest are in a directory beside it, which goes with the guest."""
     with tempfile.TemporaryDirectory(prefix="guest-", dir=disk.directory.parent) as temporary:
         work = Path(temporary)
-        accelerator = probe(disk, work)
+        accelerator = probe(disk.kernel, work)
         pack(work / "checkout.tar", request(world, arguments))
         for name, size in SPARE_DISKS.items():
             with (work / name).open("wb") as file:
@@ -157,13 +157,13 @@ def root(cache: Path, clock: Clock) -> Disk:
     return disk
 
 
-def probe(disk: Disk, work: Path) -> str:
+def probe(kernel: Path, work: Path, say: Callable[[str], None] = say) -> str:
     """The fastest accelerator on which a kernel comes up: that /dev/kvm can be opened does not say that it works.
 
     The kernel gets no root, so that when it is up with all its processors it panics, which ends QEMU.
     """
     console, words = work / "probe", "console=ttyS0 panic=-1"
-    line = [*QEMU, "-accel", "kvm", "-m", "256", "-kernel", str(disk.kernel), "-append", words]
+    line = [*QEMU, "-accel", "kvm", "-m", "256", "-kernel", str(kernel), "-append", words]
     line += ["-serial", f"file:{console}"]
     reason = "there is no /dev/kvm that we may use"
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
