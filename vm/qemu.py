@@ -1,8 +1,8 @@
 """The lab VM under QEMU alone: user-mode network, ports on this host's loopback, no root, nothing of the host changed.
 
-A machine is a directory: its disk (a copy of the box's, with its snapshots in it), the key by which we enter, the console's
-output, QEMU's process id and monitor. It is made under another name, and gets its own when it has been through its first
-boot: what is interrupted before that leaves nothing.
+A machine is a directory: its disk (a copy of the box's, with its snapshots in it), the key by which we enter, the
+console's output, QEMU's process id and monitor. It is made under another name, and gets its own when it has been
+through its first boot: what is interrupted before that leaves nothing.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class Machine:
             return "halted"
         told = self.settings()
         return (
-            f"running, {told.processors} processors, {told.memory} MiB; ssh {ADDRESS}:{told.ssh}, JupyterLab {ADDRESS}:{told.port}; "
+            f"running, {told.processors} processors, {told.memory} MiB; "
+            f"ssh {ADDRESS}:{told.ssh}, JupyterLab {ADDRESS}:{told.port}; "
             f"snapshots: {', '.join(self.snapshots()) or 'none'}"
         )
 
@@ -174,7 +175,7 @@ class Machine:
     def snapshots(self) -> list[str]:
         """The names of the snapshots, oldest first."""
         listed = subprocess.run(
-            ["qemu-img", "snapshot", "--list", "--force-share", str(self.directory / "disk.qcow2")],
+            ["qemu-img", "snapshot", "-l", "-U", str(self.directory / "disk.qcow2")],
             capture_output=True, text=True,
         )  # fmt: skip
         return [line.split()[1] for line in listed.stdout.splitlines()[2:] if len(line.split()) > 2]
