@@ -154,8 +154,15 @@ def cached(variables: Mapping[str, str]) -> Box:
         return build(cache / name, release, variables)
 
 
-def build(place: Path, release: str, variables: Mapping[str, str], limit: float = LIMIT) -> Box:
+def build(place: Path, release: str, variables: Mapping[str, str], limit: float = LIMIT, url: str = "") -> Box:
     """Make a box and put it into `place`, which must not exist: there is all of it or nothing.
+
+    Args:
+        place: a directory to be.
+        release: the suite, such as bookworm.
+        variables: with SOURCE_DATE_EPOCH, or without.
+        limit: seconds.
+        url: from where it will be served, for the catalogue, in which Vagrant wants a whole one.
 
     Raises:
         Unavailable: it could not be made.
@@ -185,7 +192,7 @@ def build(place: Path, release: str, variables: Mapping[str, str], limit: float 
         for name in ("lab.qcow2", "tree.sha256", "kernel"):
             (out / name).rename(finished / name)
         with step("the box"):
-            describe(Box(finished), since)
+            describe(Box(finished), since, url or f"file://{place}")
         unfinished = place.with_name(f"{place.name}.unfinished")
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -247,7 +254,7 @@ def _boot_sectors(out: Path) -> None:
         disk.write(core)
 
 
-def describe(box: Box, since: int) -> None:
+def describe(box: Box, since: int, url: str) -> None:
     """Write beside the disk what others want: Vagrant's box and its catalogue, and the checksums."""
     virtual = SIZE >> 30
     files = {
@@ -268,7 +275,7 @@ def describe(box: Box, since: int) -> None:
         with (box.directory / name).open("rb") as file:
             sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     provider = {
-        "name": "libvirt", "url": "lab.box", "checksum_type": "sha256", "checksum": sums["lab.box"],
+        "name": "libvirt", "url": f"{url}/lab.box", "checksum_type": "sha256", "checksum": sums["lab.box"],
         "architecture": "amd64", "default_architecture": True,
     }  # fmt: skip
     version = time.strftime("%Y%m%d.%H%M.%S", time.gmtime(since))
@@ -294,6 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vm/build-box", description="Build the lab's box.")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "box", help="where (default: build/box)")
     parser.add_argument("--force", action="store_true", help="in place of the one that is there")
+    parser.add_argument("--url", default="", help="from where it will be served (default: from there, as a file)")
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):  # as on ^C: through every `finally`
         signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -303,7 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with root_disk.alone(out.parent, lambda text: print(f"box: {text}", flush=True)):
             if out.exists() and not options.force:
                 raise Unavailable(f"there is a box in {out}; --force builds another in its place")
-            box = build(out.with_name(f"{out.name}.new"), release, os.environ)
+            url = options.url.rstrip("/") or f"file://{out}"
+            box = build(out.with_name(f"{out.name}.new"), release, os.environ, url=url)
             if out.exists():
                 shutil.rmtree(out)
             box.directory.rename(out)

@@ -194,7 +194,7 @@ cgroup() {
     *) die "--cgroup $1: it is v1 or v2" ;;
     esac
     mkdir -p /etc/default/grub.d
-    if write /etc/default/grub.d/lab-cgroup.cfg 644 <<END; then
+    if write /etc/default/grub.d/zz-lab-cgroup.cfg 644 <<END; then
 # Written by provision.sh --cgroup $1.
 GRUB_CMDLINE_LINUX="\$GRUB_CMDLINE_LINUX swapaccount=1 cgroup_enable=memory$words"
 END
