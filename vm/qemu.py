@@ -303,14 +303,20 @@ class Machine:
         (directory / "settings.json").write_text(json.dumps(asdict(settings)))
         say(f"started: {accelerator}, {settings.processors} processors, {settings.memory} MiB")
 
-    def _wait(self, directory: Path, limit: float = BOOT) -> None:
+    def _wait(self, directory: Path) -> None:
         """Until ssh answers. A guest that does not in time is turned off by whoever called."""
+        limit = BOOT
         begin = time.monotonic()
         shown = begin
         line = [*self.ssh_line(directory), "true"]
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                if subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=30).returncode == 0:
+                if (
+                    subprocess.run(
+                        line, stdin=subprocess.DEVNULL, capture_output=True, timeout=min(30, 1 + limit)
+                    ).returncode
+                    == 0
+                ):
                     break
             if (guest := self._process(directory)) is None:
                 raise Unavailable(f"the machine went off while it booted: {last_lines(directory)}")

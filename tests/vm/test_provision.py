@@ -16,7 +16,12 @@ SCRIPT = ROOT / "vm" / "provision.sh"
 
 def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["sh", str(SCRIPT), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, **options
+        ["sh", str(SCRIPT), *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        **options,
     )  # type: ignore[call-overload,no-any-return]
 
 
