@@ -1,7 +1,8 @@
 """`labs vm`: the lab's machine, over Vagrant where it is installed and can make machines, else over QEMU alone.
 
 LAB_VM=vagrant or qemu chooses; a machine that exists stays what it is. LAB_CPUS, LAB_MEMORY, LAB_PORT and LAB_CGROUP
-are as in the Vagrantfile. LAB_BOX is a directory with a box that vm/build-box made; without it one is built, and kept.
+are as in the Vagrantfile. LAB_BOX is a box that vm/build-box made: its directory, or a file in it. Without it one is built, and
+kept.
 """
 
 from __future__ import annotations
@@ -110,11 +111,17 @@ def up(machine: Machine, variables: Mapping[str, str]) -> None:
     if isinstance(machine, vagrant_machine.Machine):
         machine.up(settings, world)
         return
-    given = variables.get("LAB_BOX")
-    source = None
-    if not machine.exists():
-        source = Box(Path(given)) if given else box.cached(variables)
+    source = None if machine.exists() else given_box(variables) or box.cached(variables)
     machine.up(source, settings, world)
+
+
+def given_box(variables: Mapping[str, str]) -> Box | None:
+    """The box that LAB_BOX names, by its directory or a file in it, as to the Vagrantfile."""
+    given = variables.get("LAB_BOX")
+    if not given:
+        return None
+    path = Path(given).absolute()
+    return Box(path if path.is_dir() else path.parent)
 
 
 def test_command(words: Sequence[str]) -> list[str]:

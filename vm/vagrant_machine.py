@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Machine:
         import vagrant
 
         self.root = root
-        self._port = root / ".vagrant" / "lab-port"
+        self._port = Path(os.environ.get("VAGRANT_DOTFILE_PATH") or root / ".vagrant", "lab-port")
         # Of a machine that is up, what LAB_PORT would say now counts for nothing.
         with contextlib.suppress(OSError):
             os.environ["LAB_PORT"] = self._port.read_text()
@@ -59,7 +60,9 @@ class Machine:
         done = False
         try:
             with _refusals("up"):
-                self._loud.up()
+                # Without a terminal, progress would be a line each percent.
+                self._loud._call_vagrant_command(["up", *([] if sys.stdout.isatty() else ["--no-tty"])])
+            self._port.parent.mkdir(exist_ok=True)
             self._port.write_text(str(port))
             done = True
         finally:

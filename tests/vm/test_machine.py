@@ -113,7 +113,7 @@ def test_a_box_that_is_not_what_it_was_is_not_started(machine: Machine, empty: B
         disk.write(b"x")
     with pytest.raises(Unavailable, match=r"lab\.qcow2 has the checksum .{12}…, and .*SHA256SUMS says .{12}…: copy it"):
         machine.up(empty, settings())
-    with pytest.raises(Unavailable, match="is no box: .*SHA256SUMS"):
+    with pytest.raises(Unavailable, match=r"is no box: .*SHA256SUMS"):
         machine.up(Box(machine.place), settings())
     assert left(machine) == ["lock"]
 
@@ -129,7 +129,7 @@ def test_without_qemu_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(Box, "check", lambda self: None)
     monkeypatch.setattr(root_disk, "environment", lambda: {"PATH": str(tmp_path)})
-    with pytest.raises(Unavailable, match="no qemu-system-x86_64 in PATH; as root: apt-get install .*qemu-system-x86"):
+    with pytest.raises(Unavailable, match=r"no qemu-system-x86_64 in PATH; as root: apt-get install .*qemu-system-x86"):
         machine.up(Box(tmp_path), settings())
     assert left(machine) == ["lock"]
 
