@@ -3,6 +3,7 @@
 # In the environment: OUT, a directory with the checkout in `course` and wheels in `wheels`, where the disk is left;
 # SOURCE_DATE_EPOCH, since when nothing is newer; RELEASE, UUID, SIZE and START, of the file system and in bytes.
 set -eu
+umask 022
 root=$1
 
 # --- What a machine has ---
@@ -55,9 +56,10 @@ chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer ma
 mkdir -p "$root/opt" "$root/wheels"
 cp -a "$OUT/course" "$root/opt/minicontainer"
 cp "$OUT/wheels/"* "$root/wheels"
-for variable in $(env | sed -n 's/^\(PIP_[A-Z_]*\|[a-z]*_proxy\)=.*/\1/p'); do unset "$variable"; done
-chroot "$root" env PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_CONFIG_FILE=/dev/null PIP_NO_CACHE_DIR=1 PYTHONHASHSEED=0 \
-    HOME=/root LANG=C.UTF-8 sh /opt/minicontainer/vm/provision.sh --lab
+# Of our environment nothing: where pip finds packages here, and which Python make is to take, is not so there.
+chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 PYTHONHASHSEED=0 \
+    SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_CONFIG_FILE=/dev/null \
+    PIP_NO_CACHE_DIR=1 sh /opt/minicontainer/vm/provision.sh --lab
 rm -rf "$root/wheels"
 
 # --- The boot loader ---

@@ -1,8 +1,8 @@
 """`labs vm`: the lab's machine, over Vagrant where it is installed and can make machines, else over QEMU alone.
 
 LAB_VM=vagrant or qemu chooses; a machine that exists stays what it is. LAB_CPUS, LAB_MEMORY, LAB_PORT and LAB_CGROUP
-are as in the Vagrantfile. LAB_BOX is a box that vm/build-box made: its directory, or a file in it. Without it one is built, and
-kept.
+are as in the Vagrantfile. LAB_BOX is a box that vm/build-box made: its directory, or a file in it. Without it one is
+built, and kept.
 """
 
 from __future__ import annotations

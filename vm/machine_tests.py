@@ -2,9 +2,9 @@
 
     python -m vm.machine_tests        (LAB_VM=qemu or vagrant: with that alone)
 
-Where Vagrant and libvirt are installed and we are root, a machine is Vagrant's: a real `vagrant up` beside a libvirtd in
-namespaces of its own (vm/libvirt.sh), so that this host's forwarding and firewall stay as they are. Then two are QEMU's
-alone, with control groups of either version. It ends with the first thing that is not as it should be, and after LIMIT.
+Where Vagrant and libvirt are installed and we are root, a machine is Vagrant's: a real `vagrant up` beside a libvirtd
+in namespaces of its own (vm/libvirt.sh), so that this host's forwarding and firewall stay as they are. Then two are
+QEMU's alone, with control groups of either version. It ends with the first thing that is wrong, and after LIMIT.
 """
 
 from __future__ import annotations
