@@ -234,7 +234,13 @@ def _root(out: Path, release: str, since: int, until: float) -> None:
     }  # fmt: skip
     customize = f'sh "{ROOT}/vm/box_root.sh" "$1"'
     packages = dict.fromkeys([*PACKAGES, *listed.stdout.split()])
-    root_disk.tree(out, release, packages, until, root_disk.INITRAMFS, customize, variables)
+    try:
+        root_disk.tree(out, release, packages, until, root_disk.INITRAMFS, customize, variables)
+    except Unavailable:  # what went wrong in the hook stands before what mmdebstrap says of it
+        log = out / "mmdebstrap.log"
+        said = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith(("I: ", "E: "))]
+        print("\n".join(said[-10:]), file=sys.stderr)
+        raise
 
 
 def _boot_sectors(out: Path) -> None:

@@ -343,12 +343,10 @@ def copy_checkout(tree: Path) -> None:
 
 
 def last_words(log: Path, count: int = 3) -> str:
-    """The end of a program's output in one line: its last errors, where they are marked as apt and pip do, and what a
-    hook said before the first."""
+    """The end of a program's output in one line: its last errors, where they are marked as apt and pip do."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("E:", "ERROR:"))]
-    before = lines[: lines.index(errors[0])][-1:] if errors else []
-    return " / ".join(before + (errors or lines)[-count:]) or SILENCE
+    return " / ".join((errors or lines)[-count:]) or SILENCE
 
 
 def cache_directory(variables: Mapping[str, str]) -> Path:
