@@ -93,7 +93,11 @@ rm -f "$root"/var/cache/ldconfig/aux-cache "$root"/var/cache/debconf/*-old "$roo
 rm -f "$root"/etc/passwd- "$root"/etc/group- "$root"/etc/shadow- "$root"/etc/gshadow- "$root"/etc/sub?id-
 rm -f "$root"/var/lib/systemd/random-seed "$root"/var/lib/systemd/catalog/database
 find "$root/var/log" -type f -delete
-rm -rf "$root"/var/log/journal "$root"/tmp/* "$root"/var/tmp/*
+rm -rf "$root/var/log/journal"
+find "$root/tmp" "$root/var/tmp" -mindepth 1 ! -name 'mmdebstrap.apt.conf.*' -exec rm -rf {} +
+# By that file mmdebstrap's apt, which clears up after us, knows that it is about this root: without it, it would clear this
+# host's lists of packages. It comes back at the end.
+mv "$root"/tmp/mmdebstrap.apt.conf.* "$OUT"
 ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 : >"$root/etc/machine-id"
 
@@ -113,3 +117,4 @@ unshare --mount sh -euc '
         -d "$OUT/root" "$OUT/disk" "$((SIZE / 1024))k"
 ' sh "$root"
 rmdir "$OUT/root"
+mv "$OUT"/mmdebstrap.apt.conf.* "$root/tmp"

@@ -109,14 +109,15 @@ notebooks=/srv/notebooks
 
 # Standard input becomes the file $1 with the mode $2; true if that changed anything.
 write() {
-    new=$(mktemp "$1.XXXXXX")
+    new=$(mktemp)
     cat >"$new"
     if cmp -s "$new" "$1"; then
         rm "$new"
         return 1
     fi
-    chmod "$2" "$new"
-    mv "$new" "$1"
+    install -m "$2" "$new" "$1.new"
+    mv "$1.new" "$1"
+    rm "$new"
 }
 
 lab() {
@@ -169,7 +170,8 @@ Delegate=yes
 WantedBy=multi-user.target
 END
     for command in labs minicontainer minicontainer-runtime; do
-        ln -sfn "$course/.venv/bin/$command" "/usr/local/bin/$command"
+        [ "$(readlink "/usr/local/bin/$command")" = "$course/.venv/bin/$command" ] ||
+            ln -sfn "$course/.venv/bin/$command" "/usr/local/bin/$command"
     done
     systemctl is-enabled --quiet lab 2>/dev/null || systemctl --quiet enable lab
     [ -d /run/systemd/system ] || return 0 # in a root file system that is being made
