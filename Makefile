@@ -26,7 +26,7 @@ ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
 MOVED := moved
 endif
 
-.PHONY: help setup lab test test-v2 lint format notebooks book bench man lock clean moved
+.PHONY: help setup lab test test-v2 test-vm lint format notebooks book bench man lock clean moved
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -46,6 +46,9 @@ test: setup lint ## lint, then the whole test suite (ARGS="-k uts" goes to pytes
 
 test-v2: setup ## the tests that depend on the kernel, in a VM with cgroup v2 (LAB_CGROUP=v1 or hybrid: with those)
 	@$(BIN)/python -m vm.guest_tests $(ARGS)
+
+test-vm: setup ## a whole life of the lab's VM, and tests in it (LAB_VM=qemu: without Vagrant); 30 minutes at most
+	@$(BIN)/python -m vm.machine_tests
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check --quiet

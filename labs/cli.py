@@ -57,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     commands.add_parser("build", help="write notebooks/ anew from labs/course/", add_help=False)
     commands.add_parser("book", help="make a static site of the course, with outputs", add_help=False)
+    commands.add_parser("vm", help="the lab's virtual machine: up, ssh, status, halt, destroy, …", add_help=False)
+
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["vm"]:  # what follows is its own, such as the options of a command in the machine
+        from vm.commands import main as command_machine
+
+        return command_machine(words[1:])
 
     told, rest = parser.parse_known_args(argv)
     if rest and told.command not in ("build", "book"):

@@ -30,7 +30,6 @@ STOP_SECONDS = 20.0
 
 # A machine without a network, or a student who was never asked, must not be shown Jupyter's news and updates.
 OPTIONS = (
-    f"--ServerApp.ip={ADDRESS}",
     "--ServerApp.open_browser=False",
     "--ServerApp.no_browser_open_file=True",
     "--ServerApp.allow_root=True",
@@ -105,7 +104,11 @@ class Server:
 
 @contextlib.contextmanager
 def started(
-    notebooks: Path = NOTEBOOKS, port: int = PORT, seconds: float = START_SECONDS, own_home: bool = False
+    notebooks: Path = NOTEBOOKS,
+    port: int = PORT,
+    seconds: float = START_SECONDS,
+    own_home: bool = False,
+    address: str = ADDRESS,
 ) -> Iterator[Server]:
     """Run JupyterLab on the directory `notebooks` for as long as the `with` block lasts.
 
@@ -114,6 +117,8 @@ def started(
         port: the port to take; when it is busy the server looks for another one near it.
         seconds: how long the server may need until it listens.
         own_home: give the server an empty home directory, as is done anyway where $HOME cannot be written to.
+        address: the one to listen on. In a VM whose ports are forwarded it is 0.0.0.0, since what is forwarded arrives
+            at the address of the VM's network card; else nobody but this host is to reach the server.
 
     Raises:
         ServeError: no such directory, or the server ended or was silent before it listened.
@@ -121,7 +126,12 @@ def started(
     if not notebooks.is_dir():
         raise ServeError(f"no directory {notebooks}: `make notebooks` writes the course's, --notebooks names another")
     deadline = time.monotonic() + seconds
-    options = [*OPTIONS, f"--ServerApp.port={port}", f"--ServerApp.root_dir={notebooks.resolve()}"]
+    options = [
+        *OPTIONS,
+        f"--ServerApp.ip={address}",
+        f"--ServerApp.port={port}",
+        f"--ServerApp.root_dir={notebooks.resolve()}",
+    ]
     with tempfile.TemporaryDirectory(prefix="minicontainer-lab-", ignore_cleanup_errors=True) as scratch:
         runtime = Path(scratch, "runtime")
         process = subprocess.Popen(
@@ -254,6 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only see that they open: print their names and the URL")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOKS, metavar="DIR", help="open these, not the course's")
     parser.add_argument("--port", type=int, default=PORT, help="if busy, one near it is taken (default: %(default)s)")
+    parser.add_argument("--address", default=ADDRESS, help="listen on this one (default: %(default)s)")
     parser.add_argument(
         "--timeout", type=float, default=START_SECONDS, metavar="SECONDS", help="(default: %(default)g)"
     )
@@ -261,7 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        with started(options.notebooks, options.port, options.timeout, own_home=options.check) as server:
+        with started(
+            options.notebooks, options.port, options.timeout, own_home=options.check, address=options.address
+        ) as server:
             if options.check:
                 _check(server, options.timeout)
             else:

@@ -12,7 +12,6 @@ Beside this file: root_disk.py makes the disk that it boots from, guest.sh is it
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import selectors
 import shlex
@@ -23,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +118,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str] = os.environ) ->
 
 def run(world: str, arguments: Sequence[str], cache: Path) -> Result:
     """Run the tests in a guest; a second one where the first does not come up."""
-    with alone(cache):
+    with root_disk.alone(cache, say):
         clock = Clock()
         return guest(root(cache, clock), world, arguments, clock)
 
@@ -128,7 +127,7 @@ def guest(disk: Disk, world: str, arguments: Sequence[str], clock: Clock) -> Res
     """As `run`, with the disk at hand. The files of a guest are in a directory beside it, which goes with the guest."""
     with tempfile.TemporaryDirectory(prefix="guest-", dir=disk.directory.parent) as temporary:
         work = Path(temporary)
-        accelerator = probe(disk, work)
+        accelerator = probe(disk.kernel, work)
         pack(work / "checkout.tar", request(world, arguments))
         for name, size in SPARE_DISKS.items():
             with (work / name).open("wb") as file:
@@ -139,23 +138,6 @@ def guest(disk: Disk, world: str, arguments: Sequence[str], clock: Clock) -> Res
         except DidNotBoot as error:
             say(f"{error}; once more")
             return watch(command, work, clock)
-
-
-@contextlib.contextmanager
-def alone(cache: Path) -> Iterator[None]:
-    """Nobody else builds, removes or boots a disk meanwhile: two guests on two cores would make each other late."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / "lock").open("w")
-    except OSError as error:
-        raise Unavailable(f"no cache for the root disk: {error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run that uses {cache}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def root(cache: Path, clock: Clock) -> Disk:
@@ -175,13 +157,13 @@ def root(cache: Path, clock: Clock) -> Disk:
     return disk
 
 
-def probe(disk: Disk, work: Path) -> str:
+def probe(kernel: Path, work: Path, say: Callable[[str], None] = say) -> str:
     """The fastest accelerator on which a kernel comes up: that /dev/kvm can be opened does not say that it works.
 
     The kernel gets no root, so that when it is up with all its processors it panics, which ends QEMU.
     """
     console, words = work / "probe", "console=ttyS0 panic=-1"
-    line = [*QEMU, "-accel", "kvm", "-m", "256", "-kernel", str(disk.kernel), "-append", words]
+    line = [*QEMU, "-accel", "kvm", "-m", "256", "-kernel", str(kernel), "-append", words]
     line += ["-serial", f"file:{console}"]
     reason = "there is no /dev/kvm that we may use"
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -213,17 +195,8 @@ def pack(tar: Path, request: str) -> None:
 
     With their bytecode, if it is for the guest's Python: to compile takes the guest ten times as long as us.
     """
-    listed = subprocess.run(
-        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True,
-    )  # fmt: skip
-    if listed.returncode != 0:
-        raise Unavailable(f"git cannot list the checkout: {listed.stderr.decode(errors='replace').strip()}")
     tree = tar.with_suffix("")
-    for name in {os.fsdecode(name) for name in listed.stdout.split(b"\0") if name}:
-        if os.path.lexists(ROOT / name):  # removed, and not yet committed
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name, follow_symlinks=False)
+    root_disk.copy_checkout(tree)
     (tree / "request").write_text(request)
     compiler = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(tree)]
     compiler += ["-p", "/minicontainer"]

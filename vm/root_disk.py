@@ -7,6 +7,7 @@ mke2fs(8). Nothing is mounted where the host could see it, and no loop device is
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import platform
@@ -17,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -82,10 +84,14 @@ PACKAGE_OF = {
     "apt-get": "apt",
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
+    "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "git": "git",
+    "tar": "tar",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
 }
 
 
@@ -145,6 +151,33 @@ def suite() -> str:
     return release["VERSION_CODENAME"]
 
 
+@contextlib.contextmanager
+def alone(cache: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Nobody else builds, removes or boots a disk meanwhile: two guests on two cores would make each other late."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "lock").open("w")
+    except OSError as error:
+        raise Unavailable(f"no cache for the root disk: {error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run that uses {cache}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def want_space(place: Path, wanted: int) -> None:
+    """Nothing, where so many bytes are free.
+
+    Raises:
+        Unavailable: they are not.
+    """
+    if (free := shutil.disk_usage(place).free) < wanted:
+        raise Unavailable(f"a build wants {wanted >> 20} MB, and in {place} {free >> 20} MB are free")
+
+
 def key(release: str) -> str:
     """The name of the disk in the cache: another one as soon as anything is different of which it is made."""
     inputs = [release, sys.version, CONSTRAINTS.read_text(), Path(__file__).read_text()]
@@ -175,8 +208,7 @@ def build(cache: Path, name: str, release: str, timeout: float) -> Disk:
     require(["apt-get", "mmdebstrap", "mke2fs", "setpriv", "unshare"])
     place_of_work = cache if os.geteuid() == 0 else Path(tempfile.gettempdir())
     for place in (cache, place_of_work):
-        if (free := shutil.disk_usage(place).free) < SPACE:
-            raise Unavailable(f"a build wants {SPACE >> 20} MB, and in {place} {free >> 20} MB are free")
+        want_space(place, SPACE)
     unfinished = cache / f"{name}.unfinished"
     with tempfile.TemporaryDirectory(prefix="build-", dir=place_of_work, ignore_cleanup_errors=True) as temporary:
         out = Path(temporary)
@@ -196,34 +228,71 @@ def build(cache: Path, name: str, release: str, timeout: float) -> Disk:
 
 def _make(out: Path, release: str, timeout: float) -> None:
     """Leave kernel, initrd and root.ext4 in `out`."""
+    until = time.monotonic() + timeout
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]
+    run("pip", [*pip, "--target", str(out / "site"), "-c", str(CONSTRAINTS), *REQUIREMENTS], out, until)
+    tree(out, release, PACKAGES, until, INITRAMFS, CUSTOMIZE)
+
+
+def tree(
+    out: Path,
+    release: str,
+    packages: Iterable[str],
+    until: float,
+    essential: str,
+    customize: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Make a root file system of Debian's packages, have `customize` take out of it what is wanted, and throw it away.
+
+    Args:
+        out: a directory for sources.list, logs and results, $OUT to the hooks.
+        release: the suite, such as bookworm.
+        packages: beside those that every Debian has.
+        until: on time.monotonic's clock.
+        essential: a shell script, run before most packages are installed. $1 is the root.
+        customize: another, run when all are.
+        variables: for the environment of both.
+
+    Raises:
+        Unavailable: it could not be made.
+    """
     sources, settings = out / "sources.list", out / "apt.conf"
     sources.write_text("".join(_archives(release)))
     settings.write_text("".join(_settings()))
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]
-    pip += ["--target", str(out / "site"), "-c", str(CONSTRAINTS), *REQUIREMENTS]
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "locale", "man")]
-    debian = ["mmdebstrap", "--variant=minbase", "--format=null", f"--include={','.join(PACKAGES)}", *excluded]
-    debian += [f"--aptopt={settings}", f"--essential-hook={INITRAMFS}", f"--customize-hook={CUSTOMIZE}"]
+    debian = ["mmdebstrap", "--variant=minbase", "--format=null", f"--include={','.join(packages)}", *excluded]
+    debian += [f"--aptopt={settings}", f"--essential-hook={essential}", f"--customize-hook={customize}"]
     debian += [release, "/dev/null", str(sources)]
     if os.geteuid() == 0:  # an ordinary user's makes its own namespaces
         debian = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *debian]
-    until = time.monotonic() + timeout
-    for name, command in (("pip", pip), ("mmdebstrap", debian)):
-        log = out / f"{name}.log"
-        with log.open("wb") as said:
-            process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
-                env={**environment(), "OUT": str(out), "TMPDIR": str(out)},
-                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-            )  # fmt: skip
-        try:
-            status = process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"{name} was not ready within {timeout:.0f} s: {last_words(log)}") from None
-        finally:
-            _end(process)
-        if status != 0:
-            raise Unavailable(f"{name} could not make the root disk: {last_words(log)}")
+    run("mmdebstrap", debian, out, until, variables)
+
+
+def run(
+    name: str, command: Sequence[str], out: Path, until: float, variables: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Run one of a disk's builders to its end; what it says goes to NAME.log in `out`.
+
+    Raises:
+        Unavailable: it failed, or was not ready in time.
+    """
+    log = out / f"{name}.log"
+    begin = time.monotonic()
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *command],
+            env={**environment(), "OUT": str(out), "TMPDIR": str(out), **variables},
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+        )  # fmt: skip
+    try:
+        status = process.wait(max(0.0, until - begin))
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{name} was not ready within {max(0.0, until - begin):.0f} s: {last_words(log)}") from None
+    finally:
+        _end(process)
+    if status != 0:
+        raise Unavailable(f"{name} could not make the root disk: {last_words(log)}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -253,6 +322,24 @@ def _settings() -> Iterable[str]:
     """How this host's apt gets there: proxies, time limits, and what it thinks of old indexes."""
     dumped = subprocess.run(["apt-config", "dump"], capture_output=True, text=True).stdout
     return [line for line in dumped.splitlines(keepends=True) if line.startswith("Acquire::") and '""' not in line]
+
+
+def copy_checkout(tree: Path) -> None:
+    """Copy the checkout as git sees it: what is tracked, with uncommitted changes, and what is new and not ignored.
+
+    Raises:
+        Unavailable: this is no checkout.
+    """
+    listed = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True,
+    )  # fmt: skip
+    if listed.returncode != 0:
+        raise Unavailable(f"git cannot list the checkout: {listed.stderr.decode(errors='replace').strip()}")
+    for name in {os.fsdecode(name) for name in listed.stdout.split(b"\0") if name}:
+        if os.path.lexists(ROOT / name):  # removed, and not yet committed
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name, follow_symlinks=False)
 
 
 def last_words(log: Path, count: int = 3) -> str:

@@ -17,7 +17,21 @@ from packaging.requirements import Requirement
 from minicontainer.cli import launcher
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ["help", "setup", "lab", "test", "test-v2", "lint", "format", "notebooks", "book", "bench", "lock", "clean"]
+TARGETS = [
+    "help",
+    "setup",
+    "lab",
+    "test",
+    "test-v2",
+    "test-vm",
+    "lint",
+    "format",
+    "notebooks",
+    "book",
+    "bench",
+    "lock",
+    "clean",
+]
 NOBODY = 65534
 
 
