@@ -215,8 +215,8 @@ class Store:
     def forget(self, config: Config, exit_code: int | None = None, *, volumes: bool = False) -> None:
         """Remove everything of a container; with `volumes`, and of one that was to go by itself, those without a name.
 
-        `exit_code` is for those who wait for it. What it is goes first: killed in between, the rest is known to be rubbish. Frozen layers that only it or its
-        snapshots have named go as well.
+        `exit_code` is for those who wait for it. What it is goes first: killed in between, the rest is known to be
+        rubbish. Frozen layers that only it or its snapshots have named go as well.
         """
         directory, layers = self.directory(config.id), set[str]()
         if config.mounts and (volumes or config.remove):
