@@ -68,8 +68,10 @@ def test_top_of_a_container_is_its_processes_alone(two: Command) -> None:
 
 
 def test_top_in_batches_sorted(two: Command) -> None:
-    two("run", "-d", "--name", "gamma", "--network", "none", "busybox", "sh", "-c", "while :; do :; done")
-    lines = two("top", "--batch", "--count", "2", "--delay", "0.2", "--sort", "cpu").stdout.splitlines()
+    many = "sleep 600 & sleep 600 & sleep 600 & wait"
+    two("run", "-d", "--name", "gamma", "--network", "none", "busybox", "sh", "-c", many)
+    wait_until(lambda: two("top", "gamma").stdout.count("sleep 600\n") == 3, "it has its processes")
+    lines = two("top", "--batch", "--count", "2", "--delay", "0.2", "--sort", "pids").stdout.splitlines()
     assert len(lines) == 6 and [line.split()[0] for line in lines] == ["NAME", "gamma", "alpha"] * 2
     names = two("top", "--reverse", "--format", "{{.Name}}").stdout.split()
     assert names == ["gamma", "alpha"]
