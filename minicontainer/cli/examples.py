@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "debug": ("debug c1 ps", "debug -it --image debian:12 c1 bash"),
     "attach": ("attach c1",),
+    "console": ("console c1",),
     "logs": ("logs -f --tail 10 c1",),
     "stop": ("stop --time 3 c1 c2",),
     "kill": ("kill -s HUP c1",),
@@ -63,8 +64,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "import": ("import c1.tar mine:1",),
     "image": ("image make debian deb12", "image prune"),
     "system": ("system df", "system repair"),
-    "restart": ("restart c1",),
-    "volume": ("volume create data", "volume ls"),
+    "volume": ("volume create data", "volume ls", "volume prune"),
     "completion": ("completion bash > ~/.local/share/bash-completion/completions/minicontainer",),
     "man": ("man ps | man -l -", "man --directory /usr/local/share/man/man1"),
 }

@@ -29,6 +29,7 @@ TARGETS = [
     "notebooks",
     "book",
     "bench",
+    "man",
     "lock",
     "clean",
 ]
