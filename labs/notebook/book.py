@@ -176,13 +176,15 @@ def _cells(notebook: Any, lab: Lab, out: Path) -> str:
                 parts.append(f'<div class="{kind}"><pre>{_plain(output.text)}</pre></div>')
             elif output.output_type == "error":
                 parts.append(f'<div class="stderr"><pre>{_plain(chr(10).join(output.traceback))}</pre></div>')
-            elif "image/png" in data:
+            elif kinds := {"image/svg+xml", "image/png"} & {*data}:
                 import base64
 
                 pictures += 1
-                picture = out / f"{lab.number}-{pictures}.png"
-                picture.write_bytes(base64.b64decode(data["image/png"]))
-                alt = html.escape(output.metadata.get("image/png", {}).get("alt", data.get("text/plain", "")))
+                kind = max(kinds)
+                picture = out / f"{lab.number}-{pictures}.{kind[6:9]}"
+                drawn = data[kind]
+                picture.write_bytes(drawn.encode() if kind == "image/svg+xml" else base64.b64decode(drawn))
+                alt = html.escape(output.metadata.get(kind, {}).get("alt", data.get("text/plain", "")))
                 parts.append(f'<div class="output"><img src="{picture.name}" alt="{alt}"></div>')
             else:
                 shown = data.get("text/html") or f"<pre>{_plain(data.get('text/plain', ''))}</pre>"

@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, Generic, ParamSpec
 
@@ -36,6 +37,7 @@ __all__ = [
     "mounts",
     "namespaces",
     "processes",
+    "scalable",
     "timeline",
     "tree",
     "way_up",
@@ -51,20 +53,29 @@ Arguments = ParamSpec("Arguments")
 class Picture(Generic[Arguments]):
     """A function that draws. Called, it shows what it has drawn at once, in the middle of a cell too."""
 
-    def __init__(self, draw: Callable[Arguments, Figure]) -> None:
-        self.figure = draw
+    def __init__(self, draw: Callable[Arguments, Figure], kind: str = "image/png") -> None:
+        self.figure, self.kind = draw, kind
         self.__doc__ = draw.__doc__
 
     def __call__(self, *args: Arguments.args, **options: Arguments.kwargs) -> None:
         """Draw, and show: on white, which is readable on a dark page too, and as text for whoever does not see it."""
         figure, drawn = self.figure(*args, **options), io.BytesIO()
-        figure.savefig(drawn, dpi=100, facecolor="white")
         title = (self.__doc__ or "").partition("\n")[0]
         text = f"{title}\n{read_aloud(figure)}"
-        show(
-            {"image/png": base64.b64encode(drawn.getvalue()).decode(), "text/plain": text},
-            {"image/png": {"alt": text.replace("\n", "; ")}, "needs_background": "light"},
-        )
+        alt = text.replace("\n", "; ")
+        if self.kind == "image/svg+xml":
+            figure.savefig(drawn, format="svg", facecolor="white", metadata={"Date": None})
+            rest = drawn.getvalue().decode().partition("<svg ")[2]
+            picture = f'<svg role="img" aria-label="{escape(alt)}" {rest}'
+        else:
+            figure.savefig(drawn, dpi=100, facecolor="white")
+            picture = base64.b64encode(drawn.getvalue()).decode()
+        show({self.kind: picture, "text/plain": text}, {self.kind: {"alt": alt}, "needs_background": "light"})
+
+
+def scalable(draw: Callable[Arguments, Figure]) -> Picture[Arguments]:
+    """A picture in lines and letters, SVG, which stays sharp at any size."""
+    return Picture(draw, "image/svg+xml")
 
 
 def read_aloud(figure: Figure) -> str:

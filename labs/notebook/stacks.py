@@ -15,13 +15,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from labs.notebook.layers import walk
-from labs.notebook.pictures import GONE, INK, MONO, OWN, SHARED, Picture, _box, _canvas, _figure
+from labs.notebook.pictures import GONE, INK, MONO, OWN, SHARED, Picture, _box, _canvas, _figure, scalable
 
 MOST = 9
 """Names in a picture."""
 
 
-@Picture
+@scalable
 def layers(directories: Mapping[str, str], shown: str) -> Figure:
     """Layers, the topmost first: what each has of every name, what it hides, and which one is seen in `shown`."""
     found = {title: {path: _what(path, about.st_mode, mark, directory) for path, about, mark in walk(directory)}

@@ -97,7 +97,7 @@ def test_a_solved_notebook_runs_from_the_first_cell_to_full_marks(number: str, p
         ]
         assert problems == [], cell.source
     assert "Full marks" in text_of(cells[-1])
-    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    assert any({"image/png", "image/svg+xml"} & {*output.get("data", {})} for cell in cells for output in cell.outputs)
 
 
 @pytest.mark.parametrize("number", LABS)

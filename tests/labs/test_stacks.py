@@ -14,6 +14,7 @@ import sys
 import tarfile
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -64,6 +65,12 @@ def test_an_archive_is_what_was_asked_for() -> None:
     assert found["bin/sudo"].islnk()
 
 
+def test_the_stack_is_svg_and_can_be_read_aloud(scene: dict[str, Any]) -> None:
+    [drawn] = map(ElementTree.fromstring, scene["vectors"])
+    assert drawn.tag == "{http://www.w3.org/2000/svg}svg" and drawn.get("role") == "img"
+    assert all(word in drawn.get("aria-label", "") for word in ("what is seen", "whiteout", "upper", "base"))
+
+
 def test_costs_are_told_in_figures(scene: dict[str, Any]) -> None:
     for told in ("5.2 ms", "50 ms", "0.02 ms", "0.021 ms", "copied", "renamed", "files that were written"):
         assert told in scene["costs"]
@@ -89,6 +96,9 @@ def play() -> dict[str, Any]:
     os.mkdir(f"{shown}/etc")
     figure = stacks.layers.figure({"upper": upper, "app": app, "base": base}, shown)
     figure.savefig(os.devnull, format="png")
+    vectors: list[str] = []
+    shown_.send = lambda bundle, _: vectors.append(bundle["image/svg+xml"])
+    stacks.layers({"upper": upper, "app": app, "base": base}, shown)
     listed: list[str] = []
     shown_.send = lambda bundle, _: listed.append(bundle["text/plain"])
     listing(upper)
@@ -98,6 +108,7 @@ def play() -> dict[str, Any]:
     blobs = sorted(Path(layout, "blobs/sha256").iterdir())
     return {
         "drawn": read_aloud(figure),
+        "vectors": vectors,
         "kernel": sorted(os.listdir(shown)),
         "listed": listed[0],
         "costs": read_aloud(costs),
