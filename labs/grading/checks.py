@@ -42,12 +42,13 @@ class Check:
     """Of the test function."""
     title: str
     exercise: str
-    points: int
+    points: float
+    """A lab's are ten together: whole ones and halves."""
     look_at: str
     """A manual page or a file of /proc that explains it."""
 
 
-def check(title: str, *, exercise: str, points: int) -> Callable[[Function], Function]:
+def check(title: str, *, exercise: str, points: float) -> Callable[[Function], Function]:
     """Declare a test function to be a check of `exercise`, such as ``uts.set_names``, worth `points`."""
 
     def declare(function: Function) -> Function:

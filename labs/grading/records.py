@@ -17,8 +17,8 @@ class Record:
 
     name: str
     title: str
-    points: int
-    max: int
+    points: float
+    max: float
     verdict: Verdict
     diagnosis: str
     """What is wrong; empty at "pass"."""
@@ -49,14 +49,14 @@ class Report:
     records: tuple[Record, ...]
 
     @property
-    def points(self) -> int:
+    def points(self) -> float:
         """Reached."""
-        return sum(record.points for record in self.records)
+        return _whole(sum(record.points for record in self.records))
 
     @property
-    def max(self) -> int:
+    def max(self) -> float:
         """To be reached."""
-        return sum(record.max for record in self.records)
+        return _whole(sum(record.max for record in self.records))
 
     @property
     def full(self) -> bool:
@@ -71,3 +71,8 @@ class Report:
             "max": self.max,
             "checks": [asdict(record) for record in self.records],
         }
+
+
+def _whole(points: float) -> float:
+    """Two halves are one, and not 1.0."""
+    return int(points) if points == int(points) else points

@@ -18,7 +18,7 @@ DEEP = "one/two/three/four/five/six/seven"
 # build_root
 
 
-@check("A shell runs in it", exercise="chroot.build_root", points=3)
+@check("A shell runs in it", exercise="chroot.build_root", points=1.5)
 def test_shell_runs(subject: Subject) -> None:
     """execve(2); `file` and `ldd` say what a program needs besides itself"""
     root, inside = _built(subject)
@@ -41,7 +41,7 @@ def test_shell_runs(subject: Subject) -> None:
         raise Wrong(f"/bin/sh was started and {command[0]} runs: what is /bin/sh in there?")
 
 
-@check("Every applet of busybox is there under its name", exercise="chroot.build_root", points=2)
+@check("Every applet of busybox is there under its name", exercise="chroot.build_root", points=1)
 def test_applets(subject: Subject) -> None:
     """busybox --list-full; symlink(7): an absolute link is followed from the root directory of whoever follows it"""
     _, inside = _built(subject)
@@ -60,7 +60,7 @@ def test_applets(subject: Subject) -> None:
         )
 
 
-@check("The program in it is a copy", exercise="chroot.build_root", points=1)
+@check("The program in it is a copy", exercise="chroot.build_root", points=0.5)
 def test_copy(subject: Subject) -> None:
     """link(2), symlink(7), cp(1); compare with cmp(1), and the inode numbers with ls -i"""
     _, inside = _built(subject)
@@ -78,7 +78,7 @@ def test_copy(subject: Subject) -> None:
         raise Wrong("bin/busybox is not the program that was given as `busybox`: its bytes are different")
 
 
-@check("The directories that programs expect are there", exercise="chroot.build_root", points=2)
+@check("The directories that programs expect are there", exercise="chroot.build_root", points=1)
 def test_directories(subject: Subject) -> None:
     """hier(7); chmod(1) on the sticky bit; passwd(5)"""
     _, inside = _built(subject)
@@ -103,7 +103,7 @@ def test_directories(subject: Subject) -> None:
 # enter_chroot
 
 
-@check('The directory is the process\'s "/"', exercise="chroot.enter_chroot", points=2)
+@check('The directory is the process\'s "/"', exercise="chroot.enter_chroot", points=1)
 def test_root_directory(subject: Subject) -> None:
     """chroot(2); ls -l /proc/PID/root, from outside"""
     directory, process = _entered(subject)
@@ -120,7 +120,7 @@ def test_root_directory(subject: Subject) -> None:
         )
 
 
-@check("The process stands inside", exercise="chroot.enter_chroot", points=2)
+@check("The process stands inside", exercise="chroot.enter_chroot", points=1)
 def test_working_directory(subject: Subject) -> None:
     """chroot(2): "This call does not change the current working directory"; ls -l /proc/PID/cwd"""
     directory, process = _entered(subject)
@@ -133,7 +133,7 @@ def test_working_directory(subject: Subject) -> None:
         )
 
 
-@check("Nothing but root and working directory changes", exercise="chroot.enter_chroot", points=1)
+@check("Nothing but root and working directory changes", exercise="chroot.enter_chroot", points=0.5)
 def test_no_namespace(subject: Subject) -> None:
     """chroot(2): "changes an ingredient in the pathname resolution process and does nothing else"""
     _, process = _entered(subject)
@@ -152,13 +152,13 @@ def test_no_namespace(subject: Subject) -> None:
 # break_out
 
 
-@check('Afterwards the real root is "/" again', exercise="chroot.break_out", points=4)
+@check('Afterwards the real root is "/" again', exercise="chroot.break_out", points=2.5)
 def test_out(subject: Subject) -> None:
     """chroot(2), NOTES: how a superuser escapes; path_resolution(7) on "..\""""
     _outside(subject, subject.scratch())
 
 
-@check("From however deep", exercise="chroot.break_out", points=2)
+@check("From however deep", exercise="chroot.break_out", points=1)
 def test_out_of_the_deep(subject: Subject) -> None:
     """path_resolution(7): in a root directory, ".." is the directory itself: that can be seen with stat(2)"""
     _outside(subject, f"{subject.scratch(DEEP)}/{DEEP}")

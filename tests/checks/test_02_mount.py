@@ -32,7 +32,7 @@ LINKS = {
 # make_private
 
 
-@check("The process has a mount namespace of its own", exercise="mount.make_private", points=2)
+@check("The process has a mount namespace of its own", exercise="mount.make_private", points=1)
 def test_own_namespace(subject: Subject) -> None:
     """mount_namespaces(7), unshare(2); compare: readlink /proc/self/ns/mnt, outside and inside"""
     process = subject.perform("mount.make_private")
@@ -45,7 +45,7 @@ def test_own_namespace(subject: Subject) -> None:
         )
 
 
-@check("No mount in it spreads, or follows", exercise="mount.make_private", points=3)
+@check("No mount in it spreads, or follows", exercise="mount.make_private", points=1)
 def test_all_private(subject: Subject) -> None:
     """mount_namespaces(7), "Shared subtrees"; the optional fields of /proc/PID/mountinfo: shared:N, master:N"""
     process = subject.perform("mount.make_private")
@@ -72,7 +72,7 @@ def test_all_private(subject: Subject) -> None:
         )
 
 
-@check("The mounts outside stay as they were", exercise="mount.make_private", points=2)
+@check("The mounts outside stay as they were", exercise="mount.make_private", points=0.5)
 def test_outside_unchanged(subject: Subject) -> None:
     """unshare(2); /proc/PID/mountinfo of a process that stayed outside"""
     before = _spread(subject.sandbox)
@@ -102,7 +102,7 @@ def _points(mounts: list[MountInfo]) -> str:
 # pivot
 
 
-@check('The new root is "/"', exercise="mount.pivot", points=2)
+@check('The new root is "/"', exercise="mount.pivot", points=1)
 def test_new_root(subject: Subject) -> None:
     """pivot_root(2): both arguments must be mounts, or the new root be made one; ls -l /proc/PID/root"""
     mark, process = _pivoted(subject)
@@ -115,7 +115,7 @@ def test_new_root(subject: Subject) -> None:
         )
 
 
-@check("The process stands inside", exercise="mount.pivot", points=1)
+@check("The process stands inside", exercise="mount.pivot", points=0.5)
 def test_working_directory(subject: Subject) -> None:
     """pivot_root(2) "does not change the caller's current working directory"; ls -l /proc/PID/cwd, from outside"""
     _, process = _pivoted(subject)
@@ -129,7 +129,7 @@ def test_working_directory(subject: Subject) -> None:
         )
 
 
-@check("Of the old root nothing is mounted any more", exercise="mount.pivot", points=3)
+@check("Of the old root nothing is mounted any more", exercise="mount.pivot", points=1)
 def test_old_root_is_gone(subject: Subject) -> None:
     """umount2(2), MNT_DETACH; findmnt(8), or /proc/PID/mountinfo, line by line"""
     _, process = _pivoted(subject)
@@ -154,7 +154,7 @@ def test_old_root_is_gone(subject: Subject) -> None:
         )
 
 
-@check("The way out of lab 01 is closed", exercise="mount.pivot", points=2)
+@check("The way out of lab 01 is closed", exercise="mount.pivot", points=1)
 def test_no_way_out(subject: Subject) -> None:
     """chroot(2), NOTES; path_resolution(7): ".." stops at the root directory, and at the top of the tree of mounts"""
     mark, process = _pivoted(subject)
@@ -173,7 +173,7 @@ def test_no_way_out(subject: Subject) -> None:
         )
 
 
-@check("It leaves nothing behind in the new root", exercise="mount.pivot", points=1)
+@check("It leaves nothing behind in the new root", exercise="mount.pivot", points=0.5)
 def test_nothing_left_behind(subject: Subject) -> None:
     """pivot_root(2), NOTES: pivot_root(".", ".")"""
     mark, process = _pivoted(subject)
@@ -205,7 +205,7 @@ def _link(process: Observed, which: str) -> str:
 # mount_proc_and_dev
 
 
-@check("/proc shows the container's own processes", exercise="mount.mount_proc_and_dev", points=2)
+@check("/proc shows the container's own processes", exercise="mount.mount_proc_and_dev", points=0.5)
 def test_proc(subject: Subject) -> None:
     """proc(5): a proc file system shows the PID namespace of whoever mounted it"""
     root = subject.scratch("proc", "dev")
@@ -226,7 +226,7 @@ def test_proc(subject: Subject) -> None:
         )
 
 
-@check("/proc is mounted with the usual care", exercise="mount.mount_proc_and_dev", points=1)
+@check("/proc is mounted with the usual care", exercise="mount.mount_proc_and_dev", points=0.5)
 def test_proc_flags(subject: Subject) -> None:
     """mount(2): MS_NOSUID, MS_NODEV, MS_NOEXEC; findmnt /proc on any distribution shows the three"""
     process, root = _furnished(subject)
@@ -241,7 +241,7 @@ def test_proc_flags(subject: Subject) -> None:
         )
 
 
-@check("/dev is a file system of its own", exercise="mount.mount_proc_and_dev", points=2)
+@check("/dev is a file system of its own", exercise="mount.mount_proc_and_dev", points=1)
 def test_dev(subject: Subject) -> None:
     """tmpfs(5); /proc/PID/mountinfo"""
     process, root = _furnished(subject)
@@ -258,7 +258,7 @@ def test_dev(subject: Subject) -> None:
         raise Wrong(f"what is mounted on dev is of type {mount.fstype}: a new, empty tmpfs is what is needed")
 
 
-@check("The six devices are there and work", exercise="mount.mount_proc_and_dev", points=2)
+@check("The six devices are there and work", exercise="mount.mount_proc_and_dev", points=0.5)
 def test_devices(subject: Subject) -> None:
     """null(4), random(4), full(4), tty(4); mknod(2) on why it is not allowed here: bind the host's (MS_BIND)"""
     process, root = _furnished(subject)
@@ -284,7 +284,7 @@ def test_devices(subject: Subject) -> None:
             )
 
 
-@check("Terminals and shared memory have their places", exercise="mount.mount_proc_and_dev", points=2)
+@check("Terminals and shared memory have their places", exercise="mount.mount_proc_and_dev", points=0.5)
 def test_pts_and_shm(subject: Subject) -> None:
     """devpts in the kernel's Documentation/filesystems; pts(4), shm_overview(7)"""
     process, root = _furnished(subject)
@@ -310,7 +310,7 @@ def test_pts_and_shm(subject: Subject) -> None:
         )
 
 
-@check("Its own open files have their names", exercise="mount.mount_proc_and_dev", points=1)
+@check("Its own open files have their names", exercise="mount.mount_proc_and_dev", points=0.5)
 def test_links(subject: Subject) -> None:
     """proc_pid_fd(5); ls -l /dev/std* /dev/fd"""
     process, root = _furnished(subject)

@@ -26,7 +26,7 @@ PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signa
 # spawn_init
 
 
-@check("It is process 1 of a new PID namespace", exercise="pid.spawn_init", points=3)
+@check("It is process 1 of a new PID namespace", exercise="pid.spawn_init", points=1.5)
 def test_process_1(subject: Subject) -> None:
     """pid_namespaces(7); the line NSpid of /proc/PID/status: a number for each nested namespace, the innermost last"""
     process = subject.perform("pid.spawn_init", {"returns": 0})
@@ -45,7 +45,7 @@ def test_process_1(subject: Subject) -> None:
         )
 
 
-@check("The caller stays where it is", exercise="pid.spawn_init", points=2)
+@check("The caller stays where it is", exercise="pid.spawn_init", points=1)
 def test_caller_stays(subject: Subject) -> None:
     """unshare(2), CLONE_NEWPID; /proc/PID/ns/pid_for_children says where the next child will be born"""
     process = subject.perform("pid.spawn_init", {"returns": 0})
@@ -60,7 +60,7 @@ def test_caller_stays(subject: Subject) -> None:
         )
 
 
-@check("What main returns is its exit status", exercise="pid.spawn_init", points=2)
+@check("What main returns is its exit status", exercise="pid.spawn_init", points=1)
 def test_status_of_main(subject: Subject) -> None:
     """_exit(2), wait(2); field 52 of /proc/PID/stat of a process that nobody has waited for"""
     wanted = 1 + secrets.randbelow(60)
@@ -78,7 +78,7 @@ def test_status_of_main(subject: Subject) -> None:
         )
 
 
-@check("It is born into the other namespaces that were asked for", exercise="pid.spawn_init", points=1)
+@check("It is born into the other namespaces that were asked for", exercise="pid.spawn_init", points=0.5)
 def test_other_namespaces(subject: Subject) -> None:
     """clone(2): the flags of several namespaces are or-ed; user_namespaces(7): the user namespace is made first"""
     everything = [kind for kind in Namespace if kind.supported]
@@ -124,7 +124,7 @@ def _fields(pid: str) -> list[str]:
 # reap
 
 
-@check("It waits for orphans too", exercise="pid.reap", points=3)
+@check("It waits for orphans too", exercise="pid.reap", points=1.5)
 def test_orphans(subject: Subject) -> None:
     """wait(2): -1 is any child; State: Z (zombie) in /proc/PID/status"""
     container, program, orphans = _with_orphans(subject, 2)
@@ -143,7 +143,7 @@ def test_orphans(subject: Subject) -> None:
     _must_have_outlived_them(container, program)
 
 
-@check("One SIGCHLD can stand for many deaths", exercise="pid.reap", points=2)
+@check("One SIGCHLD can stand for many deaths", exercise="pid.reap", points=1)
 def test_many_at_once(subject: Subject) -> None:
     """signal(7): a standard signal that is pending already is not queued again; waitpid(2), WNOHANG"""
     container, program, orphans = _with_orphans(subject, 5)
@@ -164,7 +164,7 @@ def test_many_at_once(subject: Subject) -> None:
     _must_have_outlived_them(container, program)
 
 
-@check("Signals reach the program", exercise="pid.reap", points=3)
+@check("Signals reach the program", exercise="pid.reap", points=1.5)
 def test_signals(subject: Subject) -> None:
     """sigwait(3), kill(2); SigBlk, ShdPnd (bit n-1 is signal n) in /proc/PID/status"""
     container = subject.start(SLEEP)
@@ -197,7 +197,7 @@ def test_signals(subject: Subject) -> None:
     subject.saw(f"sent to process 1, and pending at the stopped program: {', '.join(arrived)}")
 
 
-@check("It returns the program's exit status", exercise="pid.reap", points=2)
+@check("It returns the program's exit status", exercise="pid.reap", points=1)
 def test_exit_status(subject: Subject) -> None:
     """wait(2), WIFSIGNALED; sh(1): 128 + n for a program that signal n ended"""
     container = subject.start(["sh", "-c", "trap 'exit 42' USR1; while :; do sleep 0.02; done"])
@@ -221,7 +221,7 @@ def test_exit_status(subject: Subject) -> None:
         )
 
 
-@check("It ends when the program ends, whoever else lives", exercise="pid.reap", points=2)
+@check("It ends when the program ends, whoever else lives", exercise="pid.reap", points=1)
 def test_ends_with_the_program(subject: Subject) -> None:
     """pid_namespaces(7): when process 1 ends, the kernel kills every other process of the namespace"""
     container, program, orphans = _with_orphans(subject, 1)

@@ -32,7 +32,7 @@ LESS_BINDING = "memory.soft_limit_in_bytes", "memory.high"
 # limit_memory
 
 
-@check("The kernel holds the limit that was asked for", exercise="memory.limit_memory", points=3)
+@check("The kernel holds the limit that was asked for", exercise="memory.limit_memory", points=2)
 def test_limit(subject: Subject) -> None:
     """cgroup-v1/memory.rst: memory.limit_in_bytes; cgroup-v2.rst: memory.max; both in bytes, in whole pages"""
     group = subject.group("memory")
@@ -44,7 +44,7 @@ def test_limit(subject: Subject) -> None:
         raise Wrong(_why_not(group, wanted))
 
 
-@check("Over the limit the kernel kills, and the neighbour lives", exercise="memory.limit_memory", points=3)
+@check("Over the limit the kernel kills, and the neighbour lives", exercise="memory.limit_memory", points=2)
 def test_killed(subject: Subject) -> None:
     """cgroup-v1/memory.rst, "OOM Control"; the line oom_kill of memory.oom_control (v1), memory.events (v2)"""
     names = subject.name("large"), subject.name("small")
@@ -85,7 +85,7 @@ def test_killed(subject: Subject) -> None:
         )
 
 
-@check("It cannot swap either, unless that was asked for", exercise="memory.limit_memory", points=2)
+@check("It cannot swap either, unless that was asked for", exercise="memory.limit_memory", points=1)
 def test_no_swap(subject: Subject) -> None:
     """cgroup-v1/memory.rst: memory.memsw.limit_in_bytes is memory+swap; cgroup-v2.rst: memory.swap.max is swap alone"""
     group = subject.group("memory")
@@ -103,7 +103,7 @@ def test_no_swap(subject: Subject) -> None:
         )
 
 
-@check("Memory and swap together have the total that was asked for", exercise="memory.limit_memory", points=1)
+@check("Memory and swap together have the total that was asked for", exercise="memory.limit_memory", points=0.5)
 def test_total(subject: Subject) -> None:
     """cgroup-v1/memory.rst: memory.memsw.limit_in_bytes is memory+swap; cgroup-v2.rst: memory.swap.max is swap alone"""
     group = subject.group("memory")
@@ -126,7 +126,7 @@ def test_total(subject: Subject) -> None:
         raise Wrong(f"a total of -1 is none, and {_file(group, TOTAL)} says {_said(lifted)}")
 
 
-@check("It can be lowered, raised and lifted later", exercise="memory.limit_memory", points=2)
+@check("It can be lowered, raised and lifted later", exercise="memory.limit_memory", points=1)
 def test_change(subject: Subject) -> None:
     """cgroup-v1/memory.rst: the limit of memory+swap is never below that of memory; at no moment"""
     group = subject.group("memory")
@@ -156,7 +156,7 @@ def test_change(subject: Subject) -> None:
     subject.saw(f"asked for 64, 32, 96 MiB and none; {_file(group, LIMIT)} said {', '.join(told)}")
 
 
-@check("A group below it may have a larger number, and dies at the smaller", exercise="memory.limit_memory", points=2)
+@check("A group below it may have a larger number, and dies at the smaller", exercise="memory.limit_memory", points=1)
 def test_below(subject: Subject) -> None:
     """cgroup-v2.rst, "Top-down Constraint" and "Limits": each limit above a process binds it"""
     above = subject.group("memory")
@@ -188,7 +188,7 @@ def test_below(subject: Subject) -> None:
 # count_oom_kills
 
 
-@check("It returns what the kernel has counted", exercise="memory.count_oom_kills", points=3)
+@check("It returns what the kernel has counted", exercise="memory.count_oom_kills", points=2)
 def test_count(subject: Subject) -> None:
     """cgroup-v1/memory.rst, memory.oom_control; cgroup-v2.rst, memory.events: a name and a number on each line"""
     group = subject.group("memory")
@@ -209,7 +209,7 @@ def test_count(subject: Subject) -> None:
         )
 
 
-@check("Each group has its own count", exercise="memory.count_oom_kills", points=1)
+@check("Each group has its own count", exercise="memory.count_oom_kills", points=0.5)
 def test_own_count(subject: Subject) -> None:
     """memory.oom_control (v1), memory.events (v2) lie in the group's own directory; /proc/vmstat counts for all"""
     groups = [subject.group("memory"), subject.group("memory")]

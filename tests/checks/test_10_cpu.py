@@ -35,7 +35,7 @@ SHARES = "cpu.shares", "cpu.weight"
 # share_cpu
 
 
-@check("The kernel has the shares in the ratio 1:2:1", exercise="cpu.share_cpu", points=2)
+@check("The kernel has the shares in the ratio 1:2:1", exercise="cpu.share_cpu", points=1)
 def test_shares(subject: Subject) -> None:
     """sched-design-CFS.rst, section 7: cpu.shares, 1024 unless set; cgroup-v2.rst: cpu.weight, 100 unless set"""
     one = 512 * (1 + secrets.randbelow(4))
@@ -62,7 +62,7 @@ def test_shares(subject: Subject) -> None:
     raise Wrong(f"{file} says {_row(found)} for {_row(wanted)} shares: it was to be {_row(holds)}")
 
 
-@check("On one processor, three busy groups get 1:2:1 of it", exercise="cpu.share_cpu", points=3)
+@check("On one processor, three busy groups get 1:2:1 of it", exercise="cpu.share_cpu", points=1.5)
 def test_measured(subject: Subject) -> None:
     """cgroup-v2.rst, "Weights"; what a group has used: cpuacct.usage (v1), usage_usec in cpu.stat (v2)"""
     shares = [1024, 2048, 1024]
@@ -136,7 +136,7 @@ def _usual(version: int) -> int:
 # throttle
 
 
-@check("The kernel has the quota and the period", exercise="cpu.throttle", points=2)
+@check("The kernel has the quota and the period", exercise="cpu.throttle", points=1)
 def test_quota(subject: Subject) -> None:
     """sched-bwc.rst: cpu.cfs_quota_us and cpu.cfs_period_us; cgroup-v2.rst: cpu.max; in µs"""
     group = subject.group("cpu")
@@ -149,7 +149,7 @@ def test_quota(subject: Subject) -> None:
         raise Wrong(_why_not(group, quota, period))
 
 
-@check("It can be changed and lifted later", exercise="cpu.throttle", points=1)
+@check("It can be changed and lifted later", exercise="cpu.throttle", points=0.5)
 def test_change(subject: Subject) -> None:
     """sched-bwc.rst, "Hierarchical considerations": no group of v1 is given more than the one above, at no moment"""
     group = subject.group("cpu")
@@ -164,7 +164,7 @@ def test_change(subject: Subject) -> None:
             raise Wrong(_why_not(group, quota, period))
 
 
-@check("Who has used up the quota waits, and does not die", exercise="cpu.throttle", points=3)
+@check("Who has used up the quota waits, and does not die", exercise="cpu.throttle", points=1)
 def test_throttled(subject: Subject) -> None:
     """sched-bwc.rst, "Statistics": nr_periods, nr_throttled in cpu.stat"""
     quota, period = 5_000, 50_000
@@ -263,7 +263,7 @@ def _why_not(group: ObservedGroup, quota: int, period: int) -> str:
 # pin
 
 
-@check("The processes in the group may use these processors only", exercise="cpu.pin", points=2)
+@check("The processes in the group may use these processors only", exercise="cpu.pin", points=1)
 def test_pin(subject: Subject) -> None:
     """cgroup-v1/cpusets.rst; cgroup-v2.rst, "Cpuset"; Cpus_allowed_list in /proc/PID/status, sched_getaffinity(2)"""
     processors = _processors(subject)
@@ -286,7 +286,7 @@ def test_pin(subject: Subject) -> None:
         raise Wrong(f"cpuset.cpus says {file}, and the container may use the processors {_list(allowed[1])}")
 
 
-@check("Who is in the group already is pinned at once, and cannot undo it", exercise="cpu.pin", points=2)
+@check("Who is in the group already is pinned at once, and cannot undo it", exercise="cpu.pin", points=1)
 def test_pin_running(subject: Subject) -> None:
     """cpuset(7); sched_setaffinity(2): EINVAL, where none of the processors is in the group's cpuset"""
     processors = _processors(subject)
@@ -315,7 +315,7 @@ def test_pin_running(subject: Subject) -> None:
         subject.saw(f"a process in the group that asks for {_list(others)} is refused: EINVAL")
 
 
-@check("Nodes of memory too, and None leaves a list as it is", exercise="cpu.pin", points=1)
+@check("Nodes of memory too, and None leaves a list as it is", exercise="cpu.pin", points=0.5)
 def test_nodes(subject: Subject) -> None:
     """cgroup-v1/cpusets.rst, cgroup-v2.rst, "Cpuset": cpuset.mems, a list of NUMA nodes"""
     group = subject.group("cpuset")
@@ -399,7 +399,7 @@ def _lets(group: ObservedGroup, act: Callable[[], object]) -> bool:
 # freeze
 
 
-@check("A frozen group stands still, and its neighbour goes on", exercise="freezer.freeze", points=3)
+@check("A frozen group stands still, and its neighbour goes on", exercise="freezer.freeze", points=1)
 def test_freeze(subject: Subject) -> None:
     """cgroup-v1/freezer-subsystem.rst: freezer.state; cgroup-v2.rst: cgroup.freeze, and frozen in cgroup.events"""
     container, group = _busy(subject, {}, ["freezer"])
@@ -421,7 +421,7 @@ def test_freeze(subject: Subject) -> None:
         raise Wrong("the container has ended: who is frozen stands where it was")
 
 
-@check("When freeze() returns, everything has stopped", exercise="freezer.freeze", points=2)
+@check("When freeze() returns, everything has stopped", exercise="freezer.freeze", points=0.5)
 def test_freeze_waits(subject: Subject) -> None:
     """freezer-subsystem.rst: FREEZING, and FROZEN only when all have stopped; cgroup-v2.rst: frozen in cgroup.events"""
     # A process freezes when it next runs. So this one is kept from running: it gets 1 ms of every second, which is used
@@ -448,7 +448,7 @@ def test_freeze_waits(subject: Subject) -> None:
         )
 
 
-@check("A thawed group goes on where it was", exercise="freezer.thaw", points=2)
+@check("A thawed group goes on where it was", exercise="freezer.thaw", points=1)
 def test_thaw(subject: Subject) -> None:
     """cgroup-v1/freezer-subsystem.rst: THAWED; cgroup-v2.rst: cgroup.freeze 0, and frozen 0 in cgroup.events"""
     container, group = _busy(subject, {}, ["freezer"])

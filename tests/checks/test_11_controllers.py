@@ -41,7 +41,7 @@ RATES = {
 # allow_devices
 
 
-@check("The devices of the rules, and no others", exercise="devices.allow_devices", points=3)
+@check("The devices of the rules, and no others", exercise="devices.allow_devices", points=1)
 def test_only_these_devices(subject: Subject) -> None:
     """cgroup-v1/devices.rst: devices.deny, devices.allow; cgroup-v2.rst, "Device controller"; mknod(2)"""
     group = subject.group("devices")
@@ -75,7 +75,7 @@ def test_only_these_devices(subject: Subject) -> None:
         )
 
 
-@check("Each device as its rule says: r, w, m", exercise="devices.allow_devices", points=2)
+@check("Each device as its rule says: r, w, m", exercise="devices.allow_devices", points=0.5)
 def test_access(subject: Subject) -> None:
     """cgroup-v1/devices.rst: access is a composition of r (read), w (write) and m (mknod)"""
     group = subject.group("devices")
@@ -103,7 +103,7 @@ def test_access(subject: Subject) -> None:
         )
 
 
-@check("Type, major and minor number are told apart", exercise="devices.allow_devices", points=2)
+@check("Type, major and minor number are told apart", exercise="devices.allow_devices", points=1)
 def test_type_and_numbers(subject: Subject) -> None:
     """mknod(2): "b" and "c" are counted apart; cgroup-v1/devices.rst: * is any number"""
     group = subject.group("devices")
@@ -131,7 +131,7 @@ def test_type_and_numbers(subject: Subject) -> None:
         )
 
 
-@check("New rules take the place of the old ones", exercise="devices.allow_devices", points=1)
+@check("New rules take the place of the old ones", exercise="devices.allow_devices", points=0.5)
 def test_new_rules(subject: Subject) -> None:
     """cgroup-v1/devices.rst: devices.list has what is allowed now; bpf(2), BPF_PROG_DETACH"""
     group = subject.group("devices")
@@ -204,7 +204,7 @@ def _written(rule: Rule) -> str:
 # limit_io
 
 
-@check("The kernel holds the rates that were asked for", exercise="io.limit_io", points=3)
+@check("The kernel holds the rates that were asked for", exercise="io.limit_io", points=1)
 def test_rates(subject: Subject) -> None:
     """cgroup-v1/blkio-controller.rst: blkio.throttle.*; cgroup-v2.rst, "IO Interface Files": io.max"""
     disk = _disk()
@@ -219,7 +219,7 @@ def test_rates(subject: Subject) -> None:
             raise Wrong(f"only {_told(rates)} was asked for, and there is a limit for {', '.join(other)} too")
 
 
-@check("A later call changes what it names, and 0 lifts it", exercise="io.limit_io", points=2)
+@check("A later call changes what it names, and 0 lifts it", exercise="io.limit_io", points=0.5)
 def test_rates_apart(subject: Subject) -> None:
     """cgroup-v1/blkio-controller.rst: "throttling rule … can be deleted by 0"; cgroup-v2.rst, io.max: the word max"""
     group, disk = subject.group("blkio"), _disk()
@@ -317,7 +317,7 @@ def _told(rates: dict[str, int]) -> str:
 # limit_pids
 
 
-@check("The kernel holds the number that was asked for", exercise="pids.limit_pids", points=2)
+@check("The kernel holds the number that was asked for", exercise="pids.limit_pids", points=1)
 def test_most(subject: Subject) -> None:
     """cgroup-v1/pids.rst, cgroup-v2.rst, "PID": pids.max"""
     group = subject.group("pids")
@@ -330,7 +330,7 @@ def test_most(subject: Subject) -> None:
         _must_be_most(subject, group, most)
 
 
-@check("A fork bomb stops there", exercise="pids.limit_pids", points=2)
+@check("A fork bomb stops there", exercise="pids.limit_pids", points=1)
 def test_bomb(subject: Subject) -> None:
     """fork(2), EAGAIN; pids.current: processes and threads in the group and below it"""
     group = subject.group("pids")
@@ -348,7 +348,7 @@ def test_bomb(subject: Subject) -> None:
         raise Wrong(f"{most} processes were to be allowed, and there are {there}: whoever makes the others counts too")
 
 
-@check("-1 lifts the limit", exercise="pids.limit_pids", points=1)
+@check("-1 lifts the limit", exercise="pids.limit_pids", points=0.5)
 def test_pids_lifted(subject: Subject) -> None:
     """cgroup-v1/pids.rst: the word max"""
     group = subject.group("pids")
@@ -403,7 +403,7 @@ def _bomb(group: ObservedGroup, enough: int) -> tuple[int, bool]:
 # tag_packets
 
 
-@check("What the group sends bears its class", exercise="packets.tag_packets", points=2)
+@check("What the group sends bears its class", exercise="packets.tag_packets", points=0.5)
 def test_class(subject: Subject) -> None:
     """cgroup-v1/net_cls.rst: net_cls.classid is 0xAAAABBBB, read and written; tc(8), HANDLES"""
     group = subject.group_or_imitation("net_cls", "net_cls.classid")
@@ -445,7 +445,7 @@ def _why_no_class(wanted: int, found: int) -> str:
 # count_events
 
 
-@check("What happens in the group is counted, and nothing else", exercise="events.count_events", points=3)
+@check("What happens in the group is counted, and nothing else", exercise="events.count_events", points=1)
 def test_counted_in_the_group(subject: Subject) -> None:
     """perf_event_open(2), PERF_FLAG_PID_CGROUP: pid is then a file descriptor of the group's directory"""
     above = subject.group("perf_event")
@@ -470,7 +470,7 @@ def test_counted_in_the_group(subject: Subject) -> None:
         )
 
 
-@check("On every processor, and on each once", exercise="events.count_events", points=2)
+@check("On every processor, and on each once", exercise="events.count_events", points=0.5)
 def test_every_processor(subject: Subject) -> None:
     """perf_event_open(2): cpu must not be -1 for a group; a line for each processor in /proc/stat"""
     group = subject.group("perf_event")
@@ -497,7 +497,7 @@ def test_every_processor(subject: Subject) -> None:
         raise Wrong(f"there are {there} counters, and {online} processors are online")
 
 
-@check("The event that was asked for", exercise="events.count_events", points=1)
+@check("The event that was asked for", exercise="events.count_events", points=0.5)
 def test_the_event(subject: Subject) -> None:
     """perf_event_open(2): type and config say what is counted"""
     group = subject.group("perf_event")
@@ -514,7 +514,7 @@ def test_the_event(subject: Subject) -> None:
         raise Wrong(f"a process that slept {naps} times has left its processor as often, and {napping} were counted")
 
 
-@check("It returns the counters", exercise="events.count_events", points=1)
+@check("It returns the counters", exercise="events.count_events", points=0.5)
 def test_returned(subject: Subject) -> None:
     """perf_event_open(2) returns a file descriptor; read(2) of it is the count"""
     process = _count(subject, subject.group("perf_event"), "page-faults")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -146,3 +147,12 @@ def copy_of(number: str, place: Path) -> Lab:
     name = LABS[number].directory.name
     shutil.copytree(COURSE / name, place / name)
     return every(place)[0]
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_the_checks_of_a_lab_are_worth_ten_points_and_know_its_exercises(number: str) -> None:
+    checks = importlib.import_module(f"tests.checks.{LABS[number].checks.stem}")
+    marks = [mark for function in vars(checks).values() for mark in getattr(function, "pytestmark", ())]
+    declared = [mark.args[0] for mark in marks if mark.name == "check"]
+    assert sum(check.points for check in declared) == 10
+    assert {check.exercise for check in declared} == set(LABS[number].exercises)
