@@ -371,6 +371,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
     "console": ("stay at the terminal of a container; leave it with ^A q", _console, _later("console")),
     "logs": ("what a container has written that runs by itself", _logs, _later("logs")),
     "stop": ("ask containers to end, and kill those that do not", _stop, _later("stop")),
+    "restart": ("stop containers, if they run, and start them again", _stop, _later("restart")),
     "kill": ("send containers a signal", _kill, _later("kill")),
     "wait": ("wait until containers have ended and print their exit status", _several, commands.wait),
     "ps": ("list containers", _of_images("ps_options", "looking"), _later("ps", "looking")),

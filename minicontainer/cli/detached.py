@@ -8,6 +8,7 @@ from minicontainer.cli.commands import _each, _engine, _environment, _held_signa
 from minicontainer.cli.rights import is_name, user_of
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.rights import Rights
+from minicontainer.engine.store import Config
 from minicontainer.linux import Namespace, signal
 
 
@@ -122,6 +123,17 @@ def stop(arguments: argparse.Namespace) -> int:
     """``minicontainer stop``: prints what was stopped."""
     engine = _engine(arguments)
     return _each(arguments, lambda config: engine.stop(config, arguments.time))
+
+
+def restart(arguments: argparse.Namespace) -> int:
+    """``minicontainer restart``: prints what was started again."""
+    engine = _engine(arguments)
+
+    def again(config: Config) -> None:
+        engine.stop(config, arguments.time)
+        engine.start_detached(engine.store.find(config.id))
+
+    return _each(arguments, again)
 
 
 def kill(arguments: argparse.Namespace) -> int:

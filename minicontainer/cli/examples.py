@@ -20,6 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "console": ("console c1",),
     "logs": ("logs -f --tail 10 c1",),
     "stop": ("stop --time 3 c1 c2",),
+    "restart": ("restart c1", "restart --time 3 c1 c2"),
     "kill": ("kill -s HUP c1",),
     "wait": ("wait c1",),
     "ps": (

@@ -68,6 +68,23 @@ def test_what_was_meant(minicontainer: Command) -> None:
     assert "did you mean" not in minicontainer("start", "zzz").stderr
 
 
+@needs_root
+def test_restart(alpha: Command) -> None:
+    """What runs begins anew, and so does what has ended; what it has written stays, and a wrong name stops nobody."""
+
+    def pid() -> str:
+        return alpha("inspect", "--format", "{{.State.Pid}}", "alpha").stdout
+
+    before = pid()
+    assert alpha("exec", "alpha", "touch", "/written").returncode == 0
+    done = alpha("restart", "--time", "0", "nobody", "alpha")
+    assert (done.returncode, done.stdout) == (1, "alpha\n") and 'no container "nobody"' in one_line(done.stderr)
+    assert pid() != before and alpha("exec", "alpha", "ls", "/written").returncode == 0
+    assert alpha("stop", "--time", "0", "alpha").returncode == 0
+    assert alpha("restart", "alpha").stdout == "alpha\n"
+    assert alpha("exec", "alpha", "true").returncode == 0
+
+
 def test_each_command_has_examples_that_it_understands(minicontainer: Command) -> None:
     assert {*COMMANDS} <= {*EXAMPLES}
     for name, lines in EXAMPLES.items():
