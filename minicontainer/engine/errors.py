@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+TOO_DEEP = "directories are nested too deep in there, some hundreds in one another; remove those first"
+"""For what looks into each directory of a tree: it has as many of them open as it is deep."""
+
 
 class EngineError(Exception):
     """One line that says what was tried, what is in the way, and what to do.

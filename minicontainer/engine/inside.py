@@ -22,7 +22,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from minicontainer.engine.errors import EngineError
+from minicontainer.engine.errors import TOO_DEEP, EngineError
 from minicontainer.linux import (
     MS_NODEV,
     Namespace,
@@ -173,7 +173,9 @@ def _answer(write: int, act: Callable[[], Any]) -> None:
         answer = {"errno": error.errno or errno.EIO, "text": f"{error.filename!s}: {text}" if error.filename else text}
     except ValueError as error:  # TarError, Refused
         answer = {"refused": str(error)}
-    except (RecursionError, ImportError, LookupError) as error:
+    except RecursionError:
+        answer = {"error": TOO_DEEP, "exit_code": 125}
+    except (ImportError, LookupError) as error:
         answer = {"error": f"{type(error).__name__}: {error}", "exit_code": 125}
     left = json.dumps(answer).encode()
     while left:

@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from minicontainer.engine.errors import EngineError
+from minicontainer.engine.errors import TOO_DEEP, EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux import files
 from minicontainer.record import Record
@@ -489,6 +489,8 @@ def told(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise EngineError(f"{what}: {error.strerror or error}") from None
+    except RecursionError:
+        raise EngineError(f"{what}: {TOO_DEEP}") from None
     except Exception as error:
         from minicontainer.runtime.failure import describe, explain
 

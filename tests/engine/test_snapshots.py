@@ -501,6 +501,29 @@ def test_several_at_once_while_it_runs(engine: Engine) -> None:
     assert layers(engine) == []
 
 
+def test_a_tree_that_is_very_deep(engine: Engine) -> None:
+    """Names are exchanged, whatever is below them; what has to go there says that it cannot, and leaves nothing."""
+    config = engine.create("busybox", ["true"], name="alpha")
+    directory = os.open(f"{engine.store.directory(config.id)}/upper", os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d", dir_fd=directory)
+        below = os.open("d", os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    os.close(directory)
+    engine.snapshot(config)
+    clone = engine.clone(config)
+    engine.restore(config, "snap0")
+    before = sorted(os.listdir(engine.store.layers)), len(engine.containers())
+    for act in (lambda: engine.clone(config, full=True), lambda: engine.changes(config)):
+        with pytest.raises(EngineError, match=r"nested too deep|Too many open files"):
+            act()
+    assert (sorted(os.listdir(engine.store.layers)), len(engine.containers())) == before
+    engine.remove(clone)
+    engine.remove(config, snapshots=True)
+    assert layers(engine) == []
+
+
 def test_from_a_process_with_threads(engine: Engine) -> None:
     """What does not run needs no process of ours; what runs does, and is refused in words."""
     source = wrote(engine, FIRST)
