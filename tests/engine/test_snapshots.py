@@ -261,6 +261,9 @@ def kill(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+ATTEMPTS = 20
+"""What is stopped just when it has its file open cannot be given another root: then that is copied, and not exchanged."""
+
 KILLED_AT = ("is_frozen", "freeze", "seal_root", "take", "stack", "replace_root", "thaw")
 
 
@@ -280,7 +283,8 @@ def test_the_process_that_does_it_is_killed(engine: Engine, step: str, after: bo
         sabotaged = Engine(engine.store.root)
         sabotaged._steps = Steps().replace(**{step: killer})
         with pytest.raises(EngineError, match="system repair"):
-            sabotaged.snapshot(config)
+            for _ in range(ATTEMPTS):
+                sabotaged.snapshot(config)
         engine.repair()
         assert engine.repair() == []
         before = count_of(pid)
@@ -316,11 +320,14 @@ def test_it_is_killed_in_the_midst_of_the_mounts(engine: Engine, call: str, numb
         killed = False
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reroot, call, killer)
-            try:
-                engine.snapshot(config)
-            except EngineError as error:
-                killed = "system repair" in str(error)
-                assert killed
+            for _ in range(ATTEMPTS):
+                try:
+                    engine.snapshot(config)
+                except EngineError as error:
+                    killed = "system repair" in str(error)
+                    assert killed
+                if killed or number > 1:
+                    break
         assert killed or number > 1, "nobody was killed: this tests nothing"
         if killed:
             assert 'container "alpha" goes on, which stood still for a snapshot' in engine.repair()
@@ -341,8 +348,11 @@ def test_a_root_that_cannot_be_replaced_is_kept(engine: Engine) -> None:
         other = Engine(engine.store.root)
         other._steps, heard = Steps().replace(stack=fail), list[str]()
         other.warn = heard.append
-        snapshot = other.snapshot(config)
-        assert "lowerdir is in use" in heard[0]
+        for _ in range(ATTEMPTS):
+            snapshot = other.snapshot(config)
+            if "lowerdir is in use" in heard[-1]:
+                break
+        assert "lowerdir is in use" in heard[-1]
         before = count_of(pid)
         wait_until(lambda: count_of(pid) > before, "it counts on")
         assert count_in(engine, snapshot) <= before
