@@ -229,7 +229,7 @@ def _root(out: Path, release: str, since: int, until: float) -> None:
     (out / "disk").chmod(0o666)
     identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{NAME}/{release}/{since}")
     variables = {
-        "SOURCE_DATE_EPOCH": str(since), "E2FSPROGS_FAKE_TIME": str(since), "RELEASE": release, "UUID": str(identity),
+        "SOURCE_DATE_EPOCH": str(since), "E2FSPROGS_FAKE_TIME": str(since), "UUID": str(identity),
         "SIZE": str(SIZE - START), "START": str(START),
     }  # fmt: skip
     customize = f'sh "{ROOT}/vm/box_root.sh" "$1"'

@@ -1,7 +1,7 @@
 # Make of a root file system of Debian's packages the lab's: mmdebstrap's customize hook for vm/box.py. $1 is the root.
 #
 # In the environment: OUT, a directory with the checkout in `course` and wheels in `wheels`, where the disk is left;
-# SOURCE_DATE_EPOCH, since when nothing is newer; RELEASE, UUID, SIZE and START, of the file system and in bytes.
+# SOURCE_DATE_EPOCH, since when nothing is newer; UUID, SIZE and START, of the file system and in bytes.
 set -eu
 umask 022
 root=$1
@@ -21,11 +21,6 @@ chmod 600 "$root/home/vagrant/.ssh/authorized_keys"
 echo lab >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 lab\n::1 localhost\n' >"$root/etc/hosts"
 echo '/dev/vda1 / ext4 errors=remount-ro 0 1' >"$root/etc/fstab"
-cat >"$root/etc/apt/sources.list" <<END
-deb http://deb.debian.org/debian $RELEASE main
-deb http://deb.debian.org/debian $RELEASE-updates main
-deb http://deb.debian.org/debian-security $RELEASE-security main
-END
 mkdir -p "$root/etc/systemd/network"
 # By its name: a `Type=ether` would also take the bridges and veths that the labs make.
 printf '[Match]\nName=eth*\n[Network]\nDHCP=yes\n' >"$root/etc/systemd/network/lab.network"
