@@ -230,7 +230,7 @@ def _update(parser: Parser) -> None:
     add = parser.add_argument
     add("--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help="publish one more port")
     add("--mount", action="append", default=[], metavar="type=…,…", help="mount something more, as run --mount does")
-    add("--unmount", action="append", default=[], metavar="DIR", help="take away what is mounted there")
+    add("--unmount", action="append", default=[], metavar="PLACE", help="take away what is mounted there")
     add("--unpublish", action="append", default=[], metavar="[[ADDR:]PORT:]PORT[/udp]", help="publish it no longer")
     add("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
@@ -410,7 +410,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
         _later("snapshot", "snapshots"),
     ),
     "clone": ("another container that begins as what one is now", _clone, _later("clone", "snapshots")),
-    "update": ("change the limits of containers, while they run", _update, commands.update),
+    "update": ("change limits, ports and mounts of containers, while they run", _update, commands.update),
     "stats": ("what containers use of the host's resources", _stats, commands.stats),
     "pause": ("stop every process of containers where it is", _several, commands.pause),
     "unpause": ("let paused containers go on", _several, commands.unpause),

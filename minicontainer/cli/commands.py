@@ -7,7 +7,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from minicontainer.cli import HANDLED
 from minicontainer.cli.limits import devices_of, limits_of, size
@@ -298,6 +298,28 @@ def _ended(result: Result) -> int:
     return result.status
 
 
+def _dispatch(
+    arguments: argparse.Namespace,
+    of: str,
+    commands: Mapping[str, tuple[str, Callable[[Any], None], Callable[[argparse.Namespace], int]]],
+) -> int:
+    """Carry out a command of two words, ``image ls``: `commands` has what the second does, its options, and its act."""
+    from minicontainer.cli.arguments import Parser, add_explain
+
+    description, options, act = commands[arguments.what]
+    parser = Parser(prog=f"minicontainer {of} {arguments.what}", description=f"{description}.")
+    options(parser)
+    add_explain(parser)
+    own = argparse.Namespace(root=arguments.root, steps=arguments.steps, act=act)
+    chosen = parser.parse_args(arguments.rest, own)
+    if (chosen.explain or chosen.explain_to) and not arguments.explain:
+        from minicontainer.cli.explain import explained
+
+        return explained(chosen)
+    chosen.explain = arguments.explain
+    return act(chosen)
+
+
 def _each(arguments: argparse.Namespace, act: Callable[[Config], object]) -> int:
     """Do it to every container that is named, and go on after one to which it could not be done."""
     _let_interrupt()
@@ -342,12 +364,6 @@ def _bytes(number: int | None) -> str:
             break
         amount, unit = amount / 1024, larger
     return f"{amount:.4g} {unit}"
-
-
-def _print_rows(rows: list[tuple[str, ...]]) -> None:
-    from minicontainer.cli.formats import print_table
-
-    print_table(rows)
 
 
 def _mount_wishes(arguments: argparse.Namespace) -> dict[str, Any]:

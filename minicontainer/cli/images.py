@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from minicontainer.cli import formats, making
-from minicontainer.cli.commands import _bytes, _engine, _let_interrupt, _printable
+from minicontainer.cli.commands import _bytes, _dispatch, _engine, _let_interrupt, _printable
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.images import told
 
@@ -444,23 +444,6 @@ def _with_rest(parser: Parser, commands: dict[str, Any], of: str) -> None:
     parser.epilog = "".join(f"  {name:<8} {what}\n" for name, (what, _, _) in commands.items())
     parser.add_argument("what", choices=tuple(commands), metavar="WHAT", help=", ".join(commands))
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-
-
-def _dispatch(arguments: argparse.Namespace, of: str, commands: dict[str, tuple[str, Callable[..., None], Act]]) -> int:
-    from minicontainer.cli.arguments import Parser, add_explain
-
-    description, options, act = commands[arguments.what]
-    parser = Parser(prog=f"minicontainer {of} {arguments.what}", description=f"{description}.")
-    options(parser)
-    add_explain(parser)
-    own = argparse.Namespace(root=arguments.root, steps=arguments.steps, act=act)
-    chosen = parser.parse_args(arguments.rest, own)
-    if (chosen.explain or chosen.explain_to) and not arguments.explain:
-        from minicontainer.cli.explain import explained
-
-        return explained(chosen)
-    chosen.explain = arguments.explain
-    return act(chosen)
 
 
 def repair(arguments: argparse.Namespace) -> int:

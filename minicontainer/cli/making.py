@@ -8,7 +8,7 @@ import os
 import sys
 
 from minicontainer.cli import formats
-from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows, _printable
+from minicontainer.cli.commands import _engine, _let_interrupt, _printable
 from minicontainer.engine.errors import EngineError
 
 TYPE_CHECKING = False
@@ -252,7 +252,7 @@ def mount(arguments: argparse.Namespace) -> int:
     if arguments.image is None:
         rows: list[tuple[str, ...]] = [("IMAGE", "IMAGE ID", "DIRECTORY")]
         rows += [(one.image, one.image_id[7:19], one.directory) for one in mounted_images(engine.store)]
-        _print_rows(rows)
+        formats.print_table(rows)
         return 0
     if arguments.directory is None:
         raise EngineError(f"image mount: say where, such as: minicontainer image mount {arguments.image} /mnt")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KINDS = {
     "CONTAINER": "containers", "NAME": "anything", "IMAGE": "images", "NETWORK": "networks", "SOURCE": "containers",
-    "IMAGE|FILE": "images",
+    "IMAGE|FILE": "images", "VOLUME": "volumes",
 }  # fmt: skip
 """What is completed in the place of a word, by what the help calls it; anything else is a file."""
 
@@ -28,6 +28,7 @@ FROM_US = {
     "containers": "ps --all --format '{{.Names}}'",
     "images": "images --format '{{.Repository}}:{{.Tag}}'",
     "networks": "network ls --quiet",
+    "volumes": "volume ls --quiet",
 }
 """Kind of word → the command that prints them."""
 
@@ -37,12 +38,13 @@ FROM_US = {
 
 def described() -> Iterator[tuple[str, Parser]]:
     """Every command, also those of two words, with its parser."""
-    from minicontainer.cli import images, networks
+    from minicontainer.cli import images, networks, volumes
 
     for name in COMMANDS:
         yield name, parser_of(name)
     inner: dict[str, dict[str, Any]] = {
-        "network": networks.COMMANDS, "image": images.IMAGE_COMMANDS, "system": images.SYSTEM_COMMANDS,
+        "network": networks.COMMANDS, "volume": volumes.COMMANDS, "image": images.IMAGE_COMMANDS,
+        "system": images.SYSTEM_COMMANDS,
     }  # fmt: skip
     for outer, several in inner.items():
         for name, (description, options, _) in several.items():
@@ -129,7 +131,7 @@ _FIND = """\
     (( at++ ))
   done
   case "$command" in
-    network|image|system) if (( at < {current} )); then command="$command {word}"; (( at++ )); fi ;;
+    network|volume|image|system) if (( at < {current} )); then command="$command {word}"; (( at++ )); fi ;;
   esac
   last={previous}
   case "$command" in

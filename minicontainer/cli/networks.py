@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minicontainer.cli import formats
-from minicontainer.cli.commands import _engine, _let_interrupt
+from minicontainer.cli.commands import _dispatch, _engine, _let_interrupt
 from minicontainer.engine.engine import Engine
 from minicontainer.engine.errors import EngineError
 
@@ -70,20 +69,8 @@ def republish(engine: Engine, names: list[str], publish: list[str], unpublish: l
 
 def network(arguments: argparse.Namespace) -> int:
     """``minicontainer network …``."""
-    from minicontainer.cli.arguments import Parser, add_explain
-
-    description, options, act = COMMANDS[arguments.what]
-    parser = Parser(prog=f"minicontainer network {arguments.what}", description=f"{description}.")
-    options(parser)
-    add_explain(parser)
     _let_interrupt()
-    chosen = parser.parse_args(arguments.rest, argparse.Namespace(root=arguments.root, steps=arguments.steps, act=act))
-    if (chosen.explain or chosen.explain_to) and not arguments.explain:
-        from minicontainer.cli.explain import explained
-
-        return explained(chosen)
-    chosen.explain = arguments.explain
-    return act(chosen)
+    return _dispatch(arguments, "network", COMMANDS)
 
 
 def _create_options(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +109,8 @@ _DOCKERS = {
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
+    from minicontainer.cli import formats
+
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
     formats.add_options(parser)
 
@@ -131,6 +120,8 @@ LISTED = {"Name": "NETWORK", "Driver": "DRIVER", "Subnets": "SUBNETS", "Device":
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from minicontainer.cli import formats
+
     networks = _engine(arguments).networks()
     rows = [
         {"Name": one.name, "Driver": one.driver, "Subnets": " ".join(one.subnets), "Device": one.device or one.parent,
@@ -155,11 +146,15 @@ def _names(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect_options(parser: argparse.ArgumentParser) -> None:
+    from minicontainer.cli import formats
+
     _names(parser)
     formats.add_options(parser)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    from minicontainer.cli import formats
+
     networks = _engine(arguments).networks()
     formats.show_objects(arguments, [shown_network(networks, networks.find(name)) for name in arguments.names])
     return 0

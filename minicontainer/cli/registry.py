@@ -7,7 +7,8 @@ import contextlib
 import os
 import sys
 
-from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows, _printable
+from minicontainer.cli import formats
+from minicontainer.cli.commands import _engine, _let_interrupt, _printable
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.images import told
 from minicontainer.engine.registries import SETTINGS
@@ -101,10 +102,11 @@ def search(arguments: argparse.Namespace) -> int:
         with _registries(arguments, _engine(arguments), reference.registry) as sources:
             if arguments.list_tags:
                 tags = islice(sources[-1].tags(reference.repository), arguments.limit)
-                _print_rows([("NAME", "TAG"), *((reference.name, tag) for tag in tags)])
+                formats.print_table([("NAME", "TAG"), *((reference.name, tag) for tag in tags)])
             else:
                 found = (one for one in sources[-1].repositories() if word in one)
-                _print_rows([("NAME",), *((f"{reference.registry}/{one}",) for one in islice(found, arguments.limit))])
+                shown = ((f"{reference.registry}/{one}",) for one in islice(found, arguments.limit))
+                formats.print_table([("NAME",), *shown])
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from minicontainer.cli.commands import _engine, _let_interrupt, _print_rows
+from minicontainer.cli.commands import _dispatch, _engine, _let_interrupt
 from minicontainer.engine.errors import EngineError
 
 TYPE_CHECKING = False
@@ -155,16 +155,8 @@ def change_mounts(engine: Engine, configs: Sequence[Config], mount: Sequence[str
 
 def volume(arguments: argparse.Namespace) -> int:
     """``minicontainer volume …``."""
-    from minicontainer.cli.arguments import Parser, add_explain
-
-    description, options, act = COMMANDS[arguments.what]
-    parser = Parser(prog=f"minicontainer volume {arguments.what}", description=f"{description}.")
-    options(parser)
-    add_explain(parser)
     _let_interrupt()
-    chosen = parser.parse_args(arguments.rest, argparse.Namespace(root=arguments.root, steps=arguments.steps, act=act))
-    chosen.explain = arguments.explain
-    return act(chosen)
+    return _dispatch(arguments, "volume", COMMANDS)
 
 
 def _create_options(parser: argparse.ArgumentParser) -> None:
@@ -181,15 +173,35 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
+    from minicontainer.cli import formats
+
     parser.add_argument("-q", "--quiet", action="store_true", help="names only")
+    formats.add_options(parser)
+
+
+LISTED = {"Name": "VOLUME", "Users": "CONTAINERS"}
+"""Field → heading."""
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from minicontainer.cli import formats
+
     volumes = _engine(arguments).volumes()
     users = volumes.users()
-    rows = [(one.name, ", ".join(users.get(one.name, ())) or "-") for one in volumes.all()]
-    _print_rows([row[:1] for row in rows] if arguments.quiet else [("VOLUME", "CONTAINERS"), *rows])
+    if arguments.quiet:
+        for one in volumes.all():
+            print(one.name)
+        return 0
+    rows = [_shown(one, volumes.data(one.name), users.get(one.name, [])) for one in volumes.all()]
+    formats.show_list(arguments, LISTED, [{**row, "Users": ", ".join(row["Containers"]) or "-"} for row in rows])
     return 0
+
+
+def _inspect_options(parser: argparse.ArgumentParser) -> None:
+    from minicontainer.cli import formats
+
+    _names(parser)
+    formats.add_options(parser)
 
 
 def _names(parser: argparse.ArgumentParser) -> None:
@@ -197,12 +209,12 @@ def _names(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    import json
+    from minicontainer.cli import formats
 
     volumes = _engine(arguments).volumes()
     users = volumes.users()
     shown = [_shown(one, volumes.data(one.name), users.get(one.name, [])) for one in map(volumes.find, arguments.names)]
-    print(json.dumps(shown, indent=2))
+    formats.show_objects(arguments, shown)
     return 0
 
 
@@ -247,7 +259,7 @@ def _prune(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, tuple[str, Callable[[Any], None], Callable[[argparse.Namespace], int]]] = {
     "create": ("make a volume", _create_options, _create),
     "ls": ("list volumes, and who has them", _list_options, _list),
-    "inspect": ("all that is known of volumes, as JSON", _names, _inspect),
+    "inspect": ("all that is known of volumes, as JSON", _inspect_options, _inspect),
     "rm": ("remove volumes that no container has", _remove_options, _remove),
     "prune": ("remove volumes without a name that no container has", _prune_options, _prune),
 }

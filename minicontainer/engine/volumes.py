@@ -149,6 +149,7 @@ class Volumes:
             os.chmod(f"{directory}/data", 0o755)  # whatever the umask
             files.write(f"{directory}/config.json", json.dumps(volume.asdict()))  # the last: now it is one
         except OSError as error:
+            self._store.clear(directory)
             raise EngineError(f'cannot make volume "{volume.name}": {error.strerror}') from None
         return volume
 

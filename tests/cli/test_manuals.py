@@ -84,6 +84,8 @@ def test_names_are_completed(minicontainer: Command, shell: str, tmp_path: Path)
     assert of("rmi bu") == {"busybox:latest"}
     # At a colon bash begins a new word.
     assert of("rmi busybox:la") == {"latest" if shell == "bash" else "busybox:latest"}
+    minicontainer("volume", "create", "data")
+    assert of("volume rm da") == {"data"} and of("volume pr") == {"prune"}
     assert "bridge" in of("network inspect ") and of("run --network br") == {"bridge"}
 
 

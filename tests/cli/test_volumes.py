@@ -44,11 +44,23 @@ def test_a_volume_outlives_containers(minicontainer: Command, host_unchanged: Ho
 def test_create_list_inspect(minicontainer: Command) -> None:
     assert said(minicontainer, "volume", "create", "-l", "of=test", "data") == "data\n"
     assert said(minicontainer, "volume", "create", "data") == "data\n"
+    explained = minicontainer.root / "explained"
+    assert said(minicontainer, "volume", "create", "--explain-to", str(explained), "data") == "data\n"
+    assert explained.exists()
     said(minicontainer, "create", "--name", "alpha", "--network", "none", "-v", "data:/d", "busybox", "true")
     assert said(minicontainer, "volume", "ls").split() == ["VOLUME", "CONTAINERS", "data", "alpha"]
+    assert said(minicontainer, "volume", "ls", "--format", "{{.Name}} {{.Labels.of}} {{.Users}}") == "data test alpha\n"
+    assert said(minicontainer, "volume", "inspect", "--format", "{{.Name}}", "data") == "data\n"
     [shown] = json.loads(said(minicontainer, "volume", "inspect", "data"))
     assert (shown["Name"], shown["Labels"], shown["Containers"]) == ("data", {"of": "test"}, ["alpha"])
     assert Path(shown["Mountpoint"]).is_dir()
+
+
+def test_without_space_there_is_no_half_of_one(minicontainer: Command) -> None:
+    line = ["prlimit", "--fsize=0", *minicontainer.line("volume", "create", "data")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 125 and one_line(done.stderr) == 'cannot make volume "data": File too large'
+    assert os.listdir(minicontainer.root / "volumes") == ["lock"]
 
 
 def test_it_is_filled_from_the_image_once(minicontainer: Command, busybox: str) -> None:
