@@ -4,7 +4,7 @@
 # SOURCE_DATE_EPOCH, since when nothing is newer; UUID, SIZE and START, of the file system and in bytes.
 set -eu
 umask 022
-root=$1
+root=${1:?the root of the file system that is being made}
 
 # --- What a machine has ---
 
