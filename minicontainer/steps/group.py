@@ -498,9 +498,10 @@ def _mounts_locked() -> Iterator[None]:
 
 def _lock_mounts() -> int:
     """The lock, or -1: while we waited, its directory was removed, and perhaps made again; begin again."""
-    os.makedirs(MOUNTS, exist_ok=True)
     fd = -1
-    with contextlib.suppress(FileNotFoundError):
+    # Whoever takes the last mount down removes the directory and the one above it: between two calls of ours, too.
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
+        os.makedirs(MOUNTS, exist_ok=True)
         fd = os.open(MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.path.samestat(os.fstat(fd), os.stat(MOUNTS)):

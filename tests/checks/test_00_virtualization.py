@@ -54,9 +54,15 @@ def test_it_runs_on(subject: Subject) -> None:
     """posix_spawn(3), subprocess.Popen; ps --ppid"""
     seconds = str(600 + secrets.randbelow(100000))
     process, returned, _ = _timed(subject, f"echo kernel 1.2.3; exec {Subject.BUSYBOX} sleep {seconds}")
-    # Who executes another program at this moment has no command line yet:
-    subject.until(lambda: all(any(child.command) for child in process.children()), 1)
-    running = [child for child in process.children() if any(seconds in word for word in child.command)]
+    running: list[Observed] = []
+
+    def all_have_begun() -> bool:
+        """Who executes another program at this moment has no command line yet."""
+        commands = {child: child.command for child in process.children()}
+        running[:] = [child for child, words in commands.items() if any(seconds in word for word in words)]
+        return all(any(words) for words in commands.values())
+
+    subject.until(all_have_begun)
     numbers = [int(child.status("NSpid").split()[SANDBOX]) for child in running]
     subject.saw(f"the program's processes: {numbers or 'none'}; returned: {returned}")
     if not running:

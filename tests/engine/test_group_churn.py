@@ -38,6 +38,18 @@ for n in range(rounds):
     remove_group(group)
 """
 
+LOCK_CHURN = """
+import contextlib, os, sys
+from minicontainer.steps import group
+group.MOUNTS, rounds = sys.argv[1], int(sys.argv[2])
+for n in range(rounds):
+    with group._mounts_locked():
+        for directory in (group.MOUNTS, os.path.dirname(group.MOUNTS)):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+"""
+"""Take the lock, and take its directory away with it, as whoever unmounts the last tree does."""
+
 
 def ours() -> list[str]:
     """The groups that this test's processes have made, in any tree."""
@@ -103,10 +115,10 @@ def test_containers_with_limits_come_and_go_and_leave_nothing(engine: Engine, ho
     assert Command(Path(engine.store.root)).containers() == []
 
 
-def at_once(*argument_lists: tuple[str, ...]) -> list[str]:
+def at_once(*argument_lists: tuple[str, ...], churn: str = CHURN) -> list[str]:
     """The churn in several processes side by side; returns what each wrote on standard error."""
     processes = [
-        subprocess.Popen([sys.executable, "-c", CHURN, *arguments], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", churn, *arguments], stderr=subprocess.PIPE, text=True)
         for arguments in argument_lists
     ]
     try:
@@ -140,6 +152,13 @@ def test_mounts_on_demand_are_made_and_unmade_by_many_at_once(host_unchanged: Ho
         errors = at_once(*((f"churn-{os.getpid()}-{number}", "15", kind) for number, kind in enumerate(kinds)))
     assert errors == [""] * len(kinds)
     assert ours() == []
+
+
+def test_the_lock_of_the_mounts_may_be_taken_away_at_any_moment(tmp_path: Path) -> None:
+    """Its directory, and the one above it, go with the last mount, while others are about to make them."""
+    arguments = (str(tmp_path / "run/mounts"), "1500")
+    assert at_once(*[arguments] * 3, churn=LOCK_CHURN) == [""] * 3
+    assert not (tmp_path / "run").exists()
 
 
 def test_containers_whose_packets_are_marked_start_side_by_side(
