@@ -143,6 +143,8 @@ def _container(parser: Parser) -> None:
     limits.add_options(parser, creating=True)
     rights.add_options(parser)
     add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
+    systemd = "what systemd wants as process 1: if the command is an init (true), never, always"
+    add("--systemd", choices=("true", "false", "always"), default="true", help=systemd)
     add("image", metavar="IMAGE", help="an image, such as busybox, or with --rootfs a directory")
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
 

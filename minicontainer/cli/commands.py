@@ -69,8 +69,9 @@ def start(arguments: argparse.Namespace) -> int:
     if len(arguments.containers) != 1:
         raise EngineError("start -a stays with one container: name just one")
     config = engine.store.find(arguments.containers[0])
-    running = engine.start(config, (0 if arguments.interactive else None, 1, 2), interrupts)
-    return _ended(engine.attend(config, running, interrupts))
+    stdio = (0 if arguments.interactive else None, 1, 2)
+    running = engine.start(config, stdio, interrupts)
+    return _ended(engine.stay(config, running, stdio, interrupts))
 
 
 def wait(arguments: argparse.Namespace) -> int:
@@ -250,6 +251,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "rights": rights_of(arguments),
         "cgroup_parent": arguments.cgroup_parent.strip("/"),
         "reaper": not arguments.no_init,
+        "systemd": arguments.systemd,
         **_network_wishes(arguments, networks),
     }
 

@@ -19,6 +19,7 @@ from minicontainer.linux import birth_of, is_single_threaded, signal
 from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Connect, start
 from minicontainer.runtime.keeping import Keeper
+from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Spec
 from minicontainer.steps import Steps
 from minicontainer.steps.group import Group, find_group, remove_group
@@ -28,36 +29,33 @@ KILLED = 128 + signal.SIGKILL
 """The status of a container whose process 1 could not write one: nothing else ends it so."""
 
 
-def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect: Connect | None = None) -> None:
-    """Start a container that is attended by us, connect it, and let go of it. Raises EngineError, StartError."""
+def leave_alone(
+    store: Store,
+    config: Config,
+    spec: Spec,
+    steps: Steps,
+    connect: Connect | None = None,
+    again: Callable[[], tuple[Spec, Connect | None]] | None = None,
+) -> None:
+    """Start a container that is attended by us, connect it, and let go of it. Raises EngineError, StartError.
+
+    `again`: what to start it with once more, after it has asked to be.
+    """
     if not is_single_threaded():
         raise EngineError("this process has several threads: start it with the command, minicontainer start")
     if not config.reaper:
-        raise EngineError("--no-init: without our process 1 nobody notes how it ends; leave out --no-init, or stay")
+        from minicontainer.engine.monitor import watch_over
+
+        watch_over(store, config, spec, steps, connect, again)
+        return
     if config.limits.pids == 2:
         raise EngineError("--pids-limit 2: process 1 of what runs by itself has two threads; give it at least 3")
     opened: list[int] = []
     began = time.time()
     try:
-        log = store.open_log(config.id)
-        opened.append(log)
-        stdin: int | None = None
-        if config.terminal:
-            keeper = Keeper(store.lock_of(config.id), log)
-            stdio: tuple[int | None, int | None, int | None] = (None, None, None)
-        else:
-            (out, to_out), (err, to_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-            opened += [out, to_out, err, to_err]
-            if config.interactive:
-                stdin = store.open_stdin(config.id)
-                opened.append(stdin)
-            keeper = Keeper(store.lock_of(config.id), log, out, err)
-            stdio = (stdin, to_out, to_err)
-
-        def born(pid: int, group: Group | None) -> None:
-            store.set_state(config.id, State("starting", pid, birth_of(pid), detached=True, began=began))
-
+        keeper, stdio = files_for(store, config, store.lock_of(config.id), opened)
         alone = spec.replace(die_with_parent=False)
+        born = noted(store, config, began)
         running = start(alone, steps, stdio, born=born, keeper=keeper, connect=connect)
         try:
             born_at = birth_of(running.pid)
@@ -73,10 +71,40 @@ def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect:
             os.close(fd)
 
 
+def files_for(store: Store, config: Config, record: int, opened: list[int]) -> tuple[Keeper, Stdio]:
+    """Whoever keeps the container, with the files that it keeps, and those of the program. All but `record`, the lock,
+    are in `opened`."""
+    log = store.open_log(config.id)
+    opened.append(log)
+    if config.terminal:
+        return Keeper(record, log), (None, None, None)
+    (out, to_out), (err, to_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    opened += [out, to_out, err, to_err]
+    stdin: int | None = None
+    if config.interactive:
+        stdin = store.open_stdin(config.id)
+        opened.append(stdin)
+    return Keeper(record, log, out, err), (stdin, to_out, to_err)
+
+
+def noted(store: Store, config: Config, began: float) -> Callable[[int, Group | None], None]:
+    """What writes down the pid of a container that is being born."""
+
+    def born(pid: int, group: Group | None) -> None:
+        store.set_state(config.id, State("starting", pid, birth_of(pid), detached=True, began=began))
+
+    return born
+
+
 def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
     """What has become of a container that was left alone; what it left when it ended is put away first."""
-    alive = bool(state.pid and state.started and birth_of(state.pid) == state.started)
+    alive = _lives(state)
     begun, code = store.record(config.id)
+    while not (config.reaper or alive) and begun and code is None and _is_claimed(store, config):
+        # Its monitor is just writing down how it has ended, or that it begins again; nobody tells when that is done.
+        select.select([], [], [], 0.002)
+        state = store.state(config.id)
+        alive, (begun, code) = _lives(state), store.record(config.id)
     # It may be on the way out: the lock goes some moments before the process does.
     with store.claimed(config.id, patient=begun and (code is not None or not alive)) as ours:
         if not ours and alive:
@@ -105,6 +133,15 @@ def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
         else:
             store.set_state(config.id, state)
         return state
+
+
+def _lives(state: State) -> bool:
+    return bool(state.pid and state.started and birth_of(state.pid) == state.started)
+
+
+def _is_claimed(store: Store, config: Config) -> bool:
+    with store.claimed(config.id, patient=False) as ours:
+        return not ours and store.is_there(config)
 
 
 def send(config: Config, state: State, number: int) -> None:
@@ -143,12 +180,13 @@ def stop(config: Config, state: State, seconds: float, thaw: Callable[[], object
 
 
 def stop_signal(text: str) -> int:
-    """The number of ``SIGQUIT``, ``QUIT`` or ``3``; SIGTERM, where an image says what is no signal."""
-    number = (
-        int(text)
-        if text.isascii() and text.isdecimal()
-        else getattr(signal, f"SIG{text.upper().removeprefix('SIG')}", 0)
-    )
+    """The number of ``SIGQUIT``, ``QUIT``, ``RTMIN+3`` or ``3``; SIGTERM, where an image says what is no signal."""
+    name, plus, above = text.upper().removeprefix("SIG").partition("+")
+    number = getattr(signal, f"SIG{name}", 0)
+    if plus and name == "RTMIN" and above.isascii() and above.isdecimal():
+        number += int(above)
+    elif text.isascii() and text.isdecimal():
+        number = int(text)
     return int(number) if number in signal.valid_signals() else signal.SIGTERM
 
 
@@ -164,6 +202,19 @@ def process_of(config: Config, state: State) -> Iterator[int]:
         yield pidfd
     finally:
         if pidfd >= 0:
+            os.close(pidfd)
+
+
+@contextlib.contextmanager
+def monitor_of(config: Config, state: State) -> Iterator[int]:
+    """A pidfd of the process that keeps a container from outside, the parent of its process 1. Raises EngineError."""
+    with process_of(config, state) as process_1, open(f"/proc/{state.pid}/stat", "rb", buffering=0) as stat:
+        pidfd = os.pidfd_open(int((stat.read() or b"").rpartition(b")")[2].split()[1]))
+        try:
+            if select.select([process_1], [], [], 0)[0]:
+                raise EngineError(f'container "{config.name}" has just ended', 1)
+            yield pidfd
+        finally:
             os.close(pidfd)
 
 

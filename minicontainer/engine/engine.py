@@ -64,6 +64,8 @@ class Result(Record):
     stderr: str = ""
     oom_killed: bool = False
     """Whether the kernel killed one of its processes for want of memory."""
+    rebooted: bool = False
+    """Its systemd wants to be started again."""
 
 
 class Container(Record):
@@ -123,7 +125,7 @@ class Engine:
         except BaseException:
             self._remove(config, force=True, volumes=True)
             raise
-        return self.attend(config, running, interrupts)
+        return self.stay(config, running, stdio, interrupts)
 
     @contextlib.contextmanager
     def started(self, image: str, args: list[str], **options: Any) -> Iterator[Container]:
@@ -156,6 +158,7 @@ class Engine:
         if "network" in options:
             options |= _named_network(options.pop("network"))
         platform, pull = options.pop("platform", ""), options.pop("pull", "missing")
+        systemd = options.pop("systemd", "true")
         entrypoint, env = options.pop("entrypoint", None), tuple(options.pop("env", ()))
         name = options.pop("name", None) or ""
         config = Config(id="", name=name, image=image, args=tuple(args), env=env, **options)
@@ -165,15 +168,19 @@ class Engine:
                 self._directory(config)  # an unknown one is an error of create, not of start
                 start = (entrypoint,) if entrypoint else ()
                 config = config.replace(args=(*start, *config.args), env=environment(config.env), cwd=config.cwd or "/")
-                return self._added(config)
+                return self._added(config, systemd)
             with sharing(self.store):  # what the container is going to stand on is not collected meanwhile
-                return self._added(laid_on(config, self._origin(image, platform, pull), entrypoint))
+                return self._added(laid_on(config, self._origin(image, platform, pull), entrypoint), systemd)
         except OSError as error:
             raise EngineError(f"cannot write below {self.store.root}: {error.strerror}") from None
 
-    def _added(self, config: Config) -> Config:
+    def _added(self, config: Config, systemd: str) -> Config:
         if not config.args:
             raise EngineError("no command: say what to run in the container, such as: minicontainer run busybox sh")
+        if systemd == "always" or (systemd == "true" and _is_init(config.args[0])):
+            from minicontainer.engine.systemd import prepared
+
+            config = prepared(config)
         if not (config.mounts or config.image_volumes):
             return self.store.add(_dated(config))
         from minicontainer.engine import mounting
@@ -257,7 +264,9 @@ class Engine:
             try:
                 connect = self._connection(config)
                 with self._recorded(calls):
-                    leave_alone(self.store, config, self._spec(config), self._steps, connect)
+                    leave_alone(
+                        self.store, config, self._spec(config), self._steps, connect, lambda: self._anew(config)
+                    )
             except BaseException:
                 self._disconnected(config)
                 os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
@@ -265,6 +274,12 @@ class Engine:
                 raise
             finally:
                 self.store.leave(config.id)
+
+    def _anew(self, config: Config) -> tuple[Spec, Connect | None]:
+        """What a container that has asked for it is started with again."""
+        self._disconnected(config)
+        connect = self._connection(config)
+        return self._spec(config), connect
 
     def _claim(self, config: Config) -> Config:
         """Become the one that starts it. Returns it on the layers that it lies on by now. Raises EngineError."""
@@ -280,6 +295,12 @@ class Engine:
             mounting.provide(self.store, config, self._lowers(config), self._steps)
         return config
 
+    def stay(self, config: Config, running: Running, stdio: Stdio, interrupts: int | None = None) -> Result:
+        """As `attend`, also while it starts again, as often as it asks for that by reboot(2)."""
+        while (result := self.attend(config, running, interrupts)).rebooted:
+            running = self.start(config, stdio, interrupts)
+        return result
+
     def attend(self, config: Config, running: Running, interrupts: int | None = None) -> Result:
         """Stay with a container until it has ended, pass signals and its terminal on; then tidy up."""
         try:
@@ -291,7 +312,7 @@ class Engine:
             raise
         finally:
             result = self._tidied_up(config, running)
-            if config.remove:  # how it ended is told to those who wait, and not written down
+            if config.remove and not result.rebooted:  # how it ended is told to those who wait, and not written down
                 self.store.forget(config, result.status)
             else:
                 self._recorded_as_ended(config, result)
@@ -386,9 +407,11 @@ class Engine:
         from minicontainer.engine import following
 
         with self.store.waiter(config.id) as end:
-            state = self._running(config)
-            if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts, leave=leave):
-                return None
+            state: State | None = self._running(config)
+            while state:
+                if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts, leave=leave):
+                    return None
+                state = following.again(lambda: self.state(config)) if config.systemd else None
             status = end()
             self.state(config)  # which settles it
             return status
@@ -923,6 +946,10 @@ class Engine:
             reaper=config.reaper,
             makes_cwd=config.makes_cwd,
         )
+        if config.systemd:
+            from minicontainer.engine.systemd import booting
+
+            spec = booting(spec)
         return rights.confined(spec, config.rights, self.store.cached_filter)
 
     def _as_user(self, config: Config) -> Config:
@@ -995,6 +1022,10 @@ class Engine:
                 oom_killed = self._steps.count_oom_kills(running.group) > 0
             remove_group(running.group)
         self._disconnected(config)
+        if config.systemd:
+            from minicontainer.engine.systemd import REBOOTED, status_of
+
+            return Result(status_of(status), oom_killed=oom_killed, rebooted=status == REBOOTED)
         return Result(status, oom_killed=oom_killed)
 
     def _recorded_as_ended(self, config: Config, result: Result) -> None:
@@ -1010,6 +1041,13 @@ def _became(config: Config, state: State) -> str:
     if config.remove:
         return "has ended, and was to go then"
     return "is recorded as ended" if state.status == "exited" else "was not started after all"
+
+
+def _is_init(program: str) -> bool:
+    """Whether it is a distribution's own init, by its name, as podman knows it."""
+    return (
+        program in ("/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init") or program.rpartition("/")[2] == "systemd"
+    )
 
 
 def _guarded(wanted: Limits) -> Limits:

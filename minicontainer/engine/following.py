@@ -7,7 +7,7 @@ import os
 import select
 from collections.abc import Callable, Iterator
 
-from minicontainer.engine.detached import process_of, send
+from minicontainer.engine.detached import monitor_of, process_of, send
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux import pidfd_getfd, signal
@@ -109,7 +109,7 @@ def attach(
     with process_of(config, state) as pidfd, contextlib.ExitStack() as stack:
         stack.callback(log.close)
         log.to_the_end()
-        sink = _sink(store, config, pidfd)
+        sink = _sink(store, config, state, pidfd)
         if sink is not None:
             os.set_blocking(sink, False)
             stack.callback(os.close, sink)
@@ -134,6 +134,16 @@ def attach(
         _watch(store, config, log, pidfd, lambda: _copy(log, (1, 2), False), acts, typing)
         _copy(log, (1, 2), False)
         return not typing.left
+
+
+def again(look: Callable[[], State]) -> State | None:
+    """The state of a container whose process 1 has ended, when it has been started again; None: it is not.
+
+    Its monitor tells nobody what it is about to do, so we look.
+    """
+    while (state := look()).status == "starting":
+        select.select([], [], [], 0.01)
+    return state if state.status == "running" else None
 
 
 class _Typing:
@@ -210,10 +220,13 @@ def _watch(
         os.close(notices)
 
 
-def _sink(store: Store, config: Config, pidfd: int) -> int | None:
-    """Where what is typed goes to: the terminal's master, which process 1 has; or the named pipe."""
-    if config.terminal:
+def _sink(store: Store, config: Config, state: State, pidfd: int) -> int | None:
+    """Where what is typed goes to: the terminal's master, which process 1 or its monitor has; or the named pipe."""
+    if config.terminal and config.reaper:
         return pidfd_getfd(pidfd, MASTER)
+    if config.terminal:
+        with monitor_of(config, state) as monitor:
+            return pidfd_getfd(monitor, MASTER)
     if config.interactive:
         with contextlib.suppress(OSError):
             return os.open(store.stdin(config.id), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -96,6 +96,8 @@ class Config(Record):
     cgroup_parent: str = ""
     """A group of ours in which the container's own group lies, beside others of its kind."""
     reaper: bool = True
+    systemd: bool = False
+    """Its process 1 is a systemd, or what wants the same: see `engine.systemd`."""
     remove: bool = False
     """Gone as soon as it has ended (--rm)."""
     origin: str = ""

@@ -26,6 +26,9 @@ MOUNTINFO, OWN_GROUPS, KNOWN = "/proc/self/mountinfo", "/proc/self/cgroup", "/pr
 BUILT_IN = ("cpuacct", "devices", "freezer", "perf_event")
 """Controllers of v1 that every v2 group has without asking: cpu.stat, a BPF program, cgroup.freeze, a group's fd."""
 
+SYSTEMD = "name=systemd"
+"""A tree of v1 without a controller, in which systemd keeps its services apart; here it goes for one."""
+
 SUCCESSOR = {"blkio": "io"}
 """Name on v1 → name on v2, where they differ."""
 
@@ -74,12 +77,13 @@ class Hierarchy(Record):
         return self.mountpoint
 
 
-def hierarchies(not_below: str = "") -> list[Hierarchy]:
+def hierarchies(not_below: str = "", named: bool = False) -> list[Hierarchy]:
     """Every tree of control groups that is mounted here, each once; those of v1 first.
 
-    `not_below`: copies of them that were mounted below this directory, a container's root, do not count.
+    `not_below`: copies of them that were mounted below this directory, a container's root, do not count. `named`: also
+    the tree SYSTEMD, which governs nothing.
     """
-    own = _own_groups()
+    own, known = _own_groups(), (*CONTROLLERS, SYSTEMD) if named else CONTROLLERS
     found: dict[tuple[str, ...], Hierarchy] = {}
     for line in _lines(MOUNTINFO):
         before, _, after = line.partition(" - ")
@@ -89,7 +93,7 @@ def hierarchies(not_below: str = "") -> list[Hierarchy]:
         top, mountpoint = map(_unescaped, before.split(" ")[3:5])
         if not_below and mountpoint.startswith(f"{not_below}/"):
             continue
-        controllers = tuple(name for name in options.split(",") if name in CONTROLLERS)
+        controllers = tuple(name for name in options.split(",") if name in known)
         if fstype == "cgroup2":
             tree = Hierarchy(2, mountpoint, (), _below(top, own.get("", "/")))
             found.setdefault(("v2",), tree.replace(controllers=_available(tree.home())))

@@ -8,7 +8,7 @@ import select
 
 from minicontainer.linux import signal
 from minicontainer.runtime.birth import Running
-from minicontainer.runtime.terminal import Raw, Relay, copy_size
+from minicontainer.runtime.terminal import Raw, Relay, copy_size, peer
 from minicontainer.steps.group import remove_group
 
 PATIENCE = 3
@@ -35,10 +35,12 @@ def accompany(running: Running, interrupts: int | None = None) -> None:
         relay = Relay(running.console, stdin, 1)
         if os.isatty(stdin):
             copy_size(stdin, running.console)  # as it is now: it may have changed while the container was born
+        held = peer(running.console)
         try:
             _watch(running, interrupts, relay)
         finally:
             relay.drain()
+            os.close(held)
 
 
 def _watch(running: Running, interrupts: int | None, relay: Relay | None) -> None:

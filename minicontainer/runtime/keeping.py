@@ -59,27 +59,45 @@ class Keeper:
 
     def begin(self) -> int:
         """The program runs: from now on its output is copied. Returns the first number above our files."""
+        above = self.number()
+        self._copying.release()
+        return above
+
+    def number(self) -> int:
+        """Let our files have the numbers at which others look for them. Returns the first above."""
         self.move(FIRST + len(self._files))
         for place, fd in enumerate(self._files):
             self._files[place] = os.dup2(fd, FIRST + place, inheritable=False)
         for fd in self._files[2:]:
             os.set_blocking(fd, False)
-        self._copying.release()
         return FIRST + len(self._files)
+
+    def stay(self, pidfd: int) -> None:
+        """Copy in the caller's own thread, until this process has ended: for who keeps from outside."""
+        poll = select.poll()
+        for fd in (pidfd, *self._files[2:]):
+            poll.register(fd, select.POLLIN)
+        while (ready := [fd for fd, _ in poll.poll()]) and pidfd not in ready:
+            for fd in ready:
+                if self._pass_on(fd - MASTER) is None:
+                    poll.unregister(fd)
 
     def started(self) -> None:
         """Write down that the program has been started. Nobody else may live to do so."""
         with contextlib.suppress(OSError):
             os.pwrite(self._files[0], _RECORD, 0)
 
-    def ended(self, status: int) -> None:
-        """Copy what is left, and write down how it ended."""
+    def ended(self, status: int | None) -> None:
+        """Copy what is left, and write down how it ended; None: that it has not been started, for it begins again."""
         with self._copying, contextlib.suppress(OSError):
             for place in range(len(self._streams)):
                 while self._pass_on(place):
                     pass
         with contextlib.suppress(OSError):
-            os.pwrite(self._files[0], b"%-3d" % status, len(STARTED))
+            if status is None:
+                os.ftruncate(self._files[0], 0)
+            else:
+                os.pwrite(self._files[0], b"%-3d" % status, len(STARTED))
 
     def _copy(self) -> None:
         """The thread."""

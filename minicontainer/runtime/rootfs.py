@@ -24,7 +24,7 @@ from minicontainer.linux import (
     target_in,
 )
 from minicontainer.runtime.mount_options import PROPAGATIONS, MountOptions, parse_options
-from minicontainer.runtime.spec import Directory, Mount, Overlay, Spec
+from minicontainer.runtime.spec import MANAGED, Directory, Mount, Overlay, Spec
 from minicontainer.steps import Steps
 
 TYPE_CHECKING = False
@@ -161,7 +161,8 @@ def mount_in(mount: Mount, root: str, steps: Steps, taken: Iterator[int], own_cg
         )
     elif mount.type in ("cgroup", "cgroup2"):
         readonly = mount.readonly or bool(flags & MS_RDONLY)
-        steps.mount_cgroups(root, destination, readonly, *(() if own_cgroups else (False,)))
+        managed = (True, True) if mount.data == MANAGED else ()
+        steps.mount_cgroups(root, destination, readonly, *(managed if own_cgroups else (False,)))
     else:
         if mount.options is None:
             flags = MS_NOSUID | MS_NODEV | (MS_NOEXEC if mount.type != "tmpfs" else 0)

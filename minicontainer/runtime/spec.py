@@ -33,6 +33,10 @@ READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trig
 """What every container's /proc shows of the host, and root could write to."""
 
 
+MANAGED = "managed"
+"""The `data` of a mount of control groups in which process 1 is to make groups of its own: see `steps.cgroup`."""
+
+
 class Directory(Record):
     """A root file system that lies ready in a directory, and is used as it is."""
 

@@ -38,11 +38,19 @@ def allocate(size: tuple[int, int] | None = None) -> Console:
     """
     master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
-    # The peer by ioctl, not by its path: what lies at a path may have been put there by the image (CVE-2025-52565).
-    slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    slave = peer(master)
     if size:
         fcntl.ioctl(slave, TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     return Console(master, slave)
+
+
+def peer(master: int) -> int:
+    """The other side, opened once more. As long as somebody has it open, whoever reads the master waits and meets no end,
+    though the program closes its terminal and opens it again, as systemd does.
+
+    By ioctl, not by its path: what lies at a path may have been put there by the image (CVE-2025-52565).
+    """
+    return int(fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
 
 
 def control(slave: int) -> None:

@@ -93,7 +93,7 @@ def create_group(name: str, needed: Sequence[str], also: Sequence[str] = ()) -> 
     Without one of `needed` there is no group; those of `also` are taken where they are. A v1 controller that is needed
     and in no tree is mounted, in MOUNTS. Raises LimitUnavailable; nothing is left behind then.
     """
-    trees, places = hierarchies(), dict[str, tuple[int, str]]()
+    trees, places = hierarchies(named=True), dict[str, tuple[int, str]]()
     try:
         for controller in needed:
             ours_to_mount = os.geteuid() == 0 and not in_user_namespace() and hierarchy_of(controller, trees) is None
@@ -162,7 +162,7 @@ def find_group(name: str) -> Group:
 def find_groups(names: Sequence[str]) -> dict[str, Group]:
     """Likewise several, by name. Directories are listed, and not asked for one by one: there may be hundreds."""
     places: dict[str, dict[str, tuple[int, str]]] = {name: {} for name in names}
-    for tree in hierarchies():
+    for tree in hierarchies(named=True):
         top, controllers, listed = f"{tree.home()}/{PARENT}", tree.usable(), dict[str, set[str]]()
         for name, found in places.items():
             directory = f"{tree.mountpoint}{name}" if name[:1] == "/" else f"{top}/{name}" if name else top
@@ -179,7 +179,7 @@ def find_groups(names: Sequence[str]) -> dict[str, Group]:
 def list_groups() -> list[str]:
     """The names of all groups of ours, in any tree, each after the one above it; "" is PARENT itself."""
     found = set[str]()
-    for tree in hierarchies():
+    for tree in hierarchies(named=True):
         top = f"{tree.home()}/{PARENT}"
         found |= {directory.removeprefix(top).lstrip("/") for directory in _walk(top)}
     return sorted(found)
@@ -191,7 +191,7 @@ def remove_empty_groups(name: str = "") -> None:
     `remove_group` does it for its own; this is for those whose maker was killed half-way. Only for groups that hold
     others: one that is made for a container is empty too, until the container is in it.
     """
-    for tree in hierarchies():
+    for tree in hierarchies(named=True):
         directory = f"{tree.home()}/{PARENT}"
         for part in [*reversed([*itertools.accumulate(filter(None, name.split("/")), "{}/{}".format)]), ""]:
             with contextlib.suppress(OSError):
