@@ -457,6 +457,10 @@ class Engine:
             console_size=_console_size() if terminal else None,
         )
         group, running = find_group(config.group), None
+        if config.systemd:
+            from minicontainer.engine.systemd import group_of
+
+            group = group_of(group, state.pid or 0)
         try:
             with self._explained() as calls, self._recorded(calls):
                 running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone, only=only)

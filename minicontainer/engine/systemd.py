@@ -1,9 +1,10 @@
 """A distribution's own init as process 1: what systemd wants to find in a container, and how that ends.
 
-https://systemd.io/CONTAINER_INTERFACE says it, and podman's --systemd how others do it: file systems in memory at /run,
-/run/lock and /tmp; control groups in which it may make its own; ``container=`` in the environment, by which it knows not
-to look for hardware; a terminal at /dev/console, at which it has people log in. It is asked to halt by SIGRTMIN+3, and
-shuts down by reboot(2), which in a PID namespace ends process 1 by a signal: SIGHUP for a restart, SIGINT for a halt.
+https://systemd.io/CONTAINER_INTERFACE says it, and podman's --systemd how others do it: file systems in memory at
+/run, /run/lock and /tmp; control groups in which it may make its own; ``container=`` in the environment, by which it
+knows not to look for hardware; a terminal at /dev/console, at which it has people log in. It is asked to halt by
+SIGRTMIN+3, and shuts down by reboot(2), which in a PID namespace ends process 1 by a signal: SIGHUP for a restart,
+SIGINT for a halt.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from minicontainer.linux import signal
 from minicontainer.linux.capabilities import grantable
 from minicontainer.linux.cgroups import SYSTEMD, hierarchies
 from minicontainer.runtime.spec import MANAGED, Mount, Spec
+from minicontainer.steps.group import Group
 
 HALT = "SIGRTMIN+3"
 """systemd(1), "SIGNALS": starts halt.target."""
@@ -68,6 +70,18 @@ def booting(spec: Spec) -> Spec:
         mounts=[*sysfs, *mounts, *others],
         controllers=(*spec.controllers, SYSTEMD),
     )
+
+
+def group_of(group: Group, pid: int) -> Group:
+    """The group of a container as others can enter it: on v2, where a group with controllers for those below it takes
+    no processes, that is the one into which systemd has moved itself, process `pid`."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        paths = [line[3:].rstrip("\n") for line in file if line.startswith("0::")]
+    inner = paths[0].partition(f"/{group.name}")[2] if paths else ""
+    return Group(group.name, {
+        controller: (version, directory + inner if version == 2 else directory)
+        for controller, (version, directory) in group.places.items()
+    })  # fmt: skip
 
 
 def status_of(status: int) -> int:

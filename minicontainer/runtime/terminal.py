@@ -45,8 +45,8 @@ def allocate(size: tuple[int, int] | None = None) -> Console:
 
 
 def peer(master: int) -> int:
-    """The other side, opened once more. As long as somebody has it open, whoever reads the master waits and meets no end,
-    though the program closes its terminal and opens it again, as systemd does.
+    """The other side, opened once more. As long as somebody has it open, whoever reads the master waits and meets no
+    end, though the program closes its terminal and opens it again, as systemd does.
 
     By ioctl, not by its path: what lies at a path may have been put there by the image (CVE-2025-52565).
     """
