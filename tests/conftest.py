@@ -21,6 +21,11 @@ hypothesis.settings.register_profile("tests", database=None, deadline=None)
 hypothesis.settings.load_profile("tests")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For those who have more time than a run of the whole suite."""
+    parser.addoption("--rounds", type=int, default=50, help="so many starts and stops of a container (50)")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test of the engine leaves no trace, whether it thinks of it or not. First set up, so last torn down."""
     for item in items:

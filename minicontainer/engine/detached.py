@@ -156,9 +156,11 @@ def send(config: Config, state: State, number: int) -> None:
                 signal.pidfd_send_signal(pidfd, number)
                 return
             program = _program(state.pid or 0)
-            signal.pidfd_send_signal(pidfd if program is None else program, number)
-            if program is not None:
-                os.close(program)
+            try:
+                signal.pidfd_send_signal(pidfd if program is None else program, number)
+            finally:
+                if program is not None:
+                    os.close(program)
         except ProcessLookupError:
             raise EngineError(f'container "{config.name}" has just ended', 1) from None
 
