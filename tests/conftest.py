@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("tests")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For those who have more time than a run of the whole suite."""
-    parser.addoption("--rounds", type=int, default=50, help="so many starts and stops of a container (50)")
+    parser.addoption("--rounds", type=int, default=30, help="so many starts and stops of a container (30)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

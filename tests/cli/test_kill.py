@@ -9,6 +9,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from minicontainer.linux.cgroups import hierarchy_of, mountable
 from tests.cli.tracing import CALLS, every_call, needs_strace, signalled_at
 from tests.command import DEADLINE, Command, line_of, needs_root, wait_until
@@ -129,3 +131,38 @@ def test_of_create_rm_and_the_first_use_of_the_image(tmp_path: Path) -> None:
         assert command("image", "prune").returncode == 0
         assert len([name for name in os.listdir(command.root / "layers") if name != "lock"]) == 1
         assert not os.listdir(command.root / "images/ingest")
+
+
+@needs_strace
+@pytest.mark.parametrize("process_1", ["ours", "its own"])
+def test_of_start_and_stop(
+    minicontainer: Command, host_unchanged: HostUnchanged, tmp_path: Path, process_1: str
+) -> None:
+    """Of one that is left alone: then it runs or it does not, stop ends it all the same, and nothing else is left."""
+    own = ["--no-init"] if process_1 == "its own" else []
+    stop, kills = ("stop", "-t", "0", "c1"), 0
+    with host_unchanged():
+        assert minicontainer("create", "--name", "c1", *own, "busybox", "sleep", "600").returncode == 0
+        for words in (("start", "c1"), stop):
+            if words == stop:
+                minicontainer("start", "c1")
+            command = minicontainer.line(*words)
+            found = every_call(command, [*CALLS, "pidfd_send_signal", "openat"], tmp_path / "calls")
+            calls = [(call, when) for call, when in found if not when % SAMPLED.get(call, 1)]
+            assert minicontainer(*stop).returncode == 0
+            for call, when in calls[:: max(1, len(calls) // 4)]:
+                where = f"{words}: kill -9 at {call} number {when}"
+                if words == stop:
+                    assert minicontainer("start", "c1").returncode == 0, where
+                tracer = signalled_at(call, when, signal.SIGKILL, command)
+                done = subprocess.run(tracer, stdin=-3, capture_output=True, timeout=DEADLINE)
+                kills += done.returncode in (-signal.SIGKILL, 137)
+                bury_the_dead()
+                wait_until(lambda: "starting" not in minicontainer("ps", "-a").stdout, where)
+                repaired = minicontainer("system", "repair")
+                assert (repaired.returncode, repaired.stderr) == (0, ""), where
+                assert minicontainer(*stop).returncode == 0, where
+                assert "running" not in minicontainer("ps", "-a").stdout, where
+        assert minicontainer("rm", "c1").returncode == 0
+        nothing_is_left(minicontainer, "in the end")
+    assert kills >= 6, f"only {kills} kills: this tests nothing"
