@@ -142,6 +142,9 @@ def _container(parser: Parser) -> None:
         add(f"--{option}", choices=choices, help=f"share the host's {name} namespace")
     limits.add_options(parser, creating=True)
     rights.add_options(parser)
+    for clock in ("monotonic", "boottime"):
+        help = f"its CLOCK_{clock.upper()} is S seconds ahead of the host's"
+        add(f"--{clock}", type=int, default=0, metavar="S", help=help)
     add("--no-init", action="store_true", help="the command itself is process 1; nothing reaps orphans")
     systemd = "what systemd wants as process 1: if the command is an init (true), never, always"
     add("--systemd", choices=("true", "false", "always"), default="true", help=systemd)

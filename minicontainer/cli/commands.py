@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from minicontainer.cli import HANDLED
 from minicontainer.cli.limits import devices_of, limits_of, size
-from minicontainer.cli.rights import rights_of
+from minicontainer.cli.rights import ids_of, rights_of
 from minicontainer.engine.engine import Engine, Result
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config
@@ -249,6 +249,8 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),
         "limits": limits_of(arguments),
         "rights": rights_of(arguments),
+        **ids_of(arguments),
+        "clock_offsets": (arguments.monotonic, arguments.boottime),
         "cgroup_parent": arguments.cgroup_parent.strip("/"),
         "reaper": not arguments.no_init,
         "systemd": arguments.systemd,

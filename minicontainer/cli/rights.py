@@ -23,6 +23,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--read-only", action="store_true", help="its root file system cannot be written to")
     add("-u", "--user", metavar="USER[:GROUP]", help="who the command is (root)")
+    auto = "auto: ids that no other container has, of those that /etc/subuid grants to containers"
+    add("--userns", choices=("host", "auto"), help=auto)
+    maps = "its users from ID on, COUNT, are those from HOST on of the host"
+    add("--uidmap", action="append", default=[], metavar="ID:HOST:COUNT", help=maps)
+    add("--gidmap", action="append", default=[], metavar="ID:HOST:COUNT", help="likewise its groups (as --uidmap)")
     add("--group-add", action="append", default=[], type=whole, metavar="GID", help="a group beside that one")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="setrlimit(2): nofile=1024:2048")
     add("--oom-score-adj", type=whole, metavar="N", help="-1000 to 1000: who is killed first when memory is short")
@@ -48,6 +53,29 @@ def rights_of(arguments: argparse.Namespace) -> Rights:
         sysctls=tuple(map(_sysctl, arguments.sysctl)),
         **given,  # type: ignore[arg-type]
     )
+
+
+def ids_of(arguments: argparse.Namespace) -> dict[str, object]:
+    """Who its users are on the host, where that is said. Raises EngineError."""
+    uids = tuple(_map("--uidmap", text) for text in arguments.uidmap)
+    gids = tuple(_map("--gidmap", text) for text in arguments.gidmap)
+    if arguments.userns and (uids or gids):
+        raise EngineError("--userns, or --uidmap and --gidmap: one of them says it")
+    if not (uids or gids or arguments.userns == "auto"):
+        return {}
+    return {"own_ids": arguments.userns == "auto", "uid_maps": uids or gids, "gid_maps": gids or uids}
+
+
+def _map(option: str, text: str) -> tuple[int, int, int]:
+    """``0:100000:65536``. Raises EngineError."""
+    numbers = text.split(":")
+    if len(numbers) != 3 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise EngineError(
+            f'{option}: cannot understand "{text}": write ID:HOST:COUNT, as 0:100000:65536, the first of COUNT ids '
+            f"in the container, and who that is on the host"
+        )
+    inside, outside, count = map(int, numbers)
+    return inside, outside, count
 
 
 def is_name(text: str) -> bool:

@@ -906,6 +906,8 @@ class Engine:
             from minicontainer.runtime.users import rootless_maps
 
             uids, gids = map(list, rootless_maps())
+        elif config.uid_maps:
+            namespaces, uids, gids = namespaces | {Namespace.USER}, [*config.uid_maps], [*config.gid_maps]
         mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
         if config.mounts:
             from minicontainer.engine import mounting
@@ -929,7 +931,13 @@ class Engine:
             )  # shows the devices of the network namespace it is in
         spec = Spec(
             id=config.id,
-            root=Overlay(self._lowers(config), f"{directory}/upper", f"{directory}/work", f"{directory}/merged"),
+            root=Overlay(
+                self._lowers(config),
+                f"{directory}/upper",
+                f"{directory}/work",
+                f"{directory}/merged",
+                mapped=bool(config.uid_maps),
+            ),
             process=Process(
                 config.args,
                 config.env,
@@ -943,6 +951,7 @@ class Engine:
             joined=joined,
             uid_mappings=uids,
             gid_mappings=gids,
+            clock_offsets=config.clock_offsets,
             mounts=mounts,
             limits=config.limits if config.rights.privileged else _guarded(config.limits),
             group=config.group,
@@ -1165,6 +1174,10 @@ def _check(config: Config) -> None:
     ):
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
     rights.check(config.rights)
+    if config.uid_maps or config.own_ids:
+        from minicontainer.engine import remapping
+
+        remapping.check(config)
     if config.networks or config.ports or config.dns or config.dns_search or config.dns_options or config.add_hosts:
         from minicontainer.engine import networks
 

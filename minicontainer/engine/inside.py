@@ -28,6 +28,7 @@ from minicontainer.linux import (
     Namespace,
     birth_of,
     clone3,
+    in_user_namespace,
     is_single_threaded,
     set_title,
 )
@@ -229,7 +230,7 @@ def bring(steps: Steps) -> None:
     from minicontainer.linux import trees
 
     _ = shutil, trees, steps.join, steps.become_root, steps.make_private, steps.stack, steps.pick_up, steps.bind
-    _ = steps.hide_process, steps.enter_chroot, steps.disarm
+    _ = steps.hide_process, steps.enter_chroot, steps.disarm, steps.become_user
     for codec in ("utf-8", "ascii", "latin-1"):
         "x".encode(codec)
 
@@ -255,13 +256,23 @@ def _enter_running(steps: Steps, pid: int, birth: int | None) -> None:
     if Namespace.MOUNT not in kinds:
         raise OSError(errno.EPERM, "it has no mount namespace of its own")
     import_nothing()
+    join_as_root(steps, pid, kinds)
+    _stand_in(root, steps)
+    steps.make_private()
+    steps.disarm("/")
+
+
+def join_as_root(steps: Steps, pid: int, kinds: Sequence[Namespace]) -> None:
+    """Join USER and MOUNT of process 1 of a container, as far as they are among `kinds`, as root of its users."""
+    if os.geteuid() == 0 and not in_user_namespace():
+        steps.join(pid, kinds)  # at once: whoever is no longer the host's root may not look for it again
+        if Namespace.USER in kinds:
+            steps.become_user(0, 0)
+        return
     for kind in kinds:  # the users first: who we are among them is looked up in our own /proc
         steps.join(pid, [kind])
         if kind is Namespace.USER:
             steps.become_root()
-    _stand_in(root, steps)
-    steps.make_private()
-    steps.disarm("/")
 
 
 def _enter_layers(steps: Steps, view: View) -> None:

@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable, Sequence
 
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.inside import do, import_nothing
+from minicontainer.engine.inside import do, import_nothing, join_as_root
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.engine.volumes import Volumes, check_name, new_name
-from minicontainer.linux import Namespace, birth_of
+from minicontainer.linux import Namespace, birth_of, in_user_namespace
 from minicontainer.runtime import rootfs
 from minicontainer.runtime.mount_options import KNOWN
 from minicontainer.runtime.spec import Directory, Mount, Process, Spec
@@ -82,16 +82,18 @@ def mounts_of(store: Store, config: Config) -> list[Mount]:
     """As the runtime takes them, those of the host's directories (`config.volumes`) among them: what is mounted nearer
     to the root first, so that nothing covers what lies below it."""
     found = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]
-    found += [mount_of(store, wish) for wish in config.mounts]
+    found += [mount_of(store, config, wish) for wish in config.mounts]
     return sorted(found, key=lambda mount: _normal(mount.destination).count("/"))
 
 
-def mount_of(store: Store, wish: Wish) -> Mount:
-    """One of them."""
+def mount_of(store: Store, config: Config, wish: Wish) -> Mount:
+    """One of them. A volume shows its files to a container with users of its own as they are for it."""
     kind, source, destination, options = wish
     if kind == "tmpfs":
         return Mount(destination, "tmpfs", "tmpfs", options=options)
     uids, gids = _maps(options, destination)
+    if not uids and (kind == "volume" or "idmap" in options):
+        uids, gids = [*config.uid_maps], [*config.gid_maps]
     words = [word for word in options if word not in _OURS and not word.startswith("idmap")]
     how = [] if {"bind", "rbind"} & {*words} else ["rbind"]
     source = Volumes(store).data(source) if kind == "volume" else source
@@ -141,11 +143,11 @@ def change(taking: Taking, config: Config, add: Sequence[Wish], remove: Sequence
         if state.status == "running":
             where = _Inside(config, state, taking.steps)
             for place in gone:
-                mount = mount_of(store, before[place])
+                mount = mount_of(store, config, before[place])
                 where.unmount(mount)
                 undo.append((where.mount, mount))
             for wish in new.mounts[len(new.mounts) - len(add) :]:
-                mount = mount_of(store, wish)
+                mount = mount_of(store, config, wish)
                 where.mount(mount)
                 undo.append((where.unmount, mount))
         store.change(new)
@@ -170,9 +172,7 @@ class _Inside:
 
         def act() -> None:
             _ = steps.bind, steps.attach, steps.copy_tree, steps.unmount  # loaded while it is still ours that is loaded
-            taken = self._into_users(lambda: rootfs.take_sources(spec, steps))
-            import_nothing()
-            steps.join(self._state.pid or 0, [Namespace.MOUNT])
+            taken = self._go_in(lambda: rootfs.take_sources(spec, steps))
             rootfs.mount_in(mount, "/", steps, iter(taken), own_cgroups=True)
 
         self._do(act, f"cannot mount {mount.source or mount.type} at {mount.destination}")
@@ -183,9 +183,7 @@ class _Inside:
 
         def act() -> None:
             _ = steps.unmount
-            self._into_users(list)
-            import_nothing()
-            steps.join(self._state.pid or 0, [Namespace.MOUNT])
+            self._go_in(list)
             try:
                 steps.unmount(mount.destination)
             except OSError as error:
@@ -194,19 +192,27 @@ class _Inside:
 
         self._do(act, f"cannot take away what is mounted at {mount.destination}")
 
-    def _into_users(self, take: Callable[[], list[int]]) -> list[int]:
-        """Become root among the container's users, and take what is to be mounted: an ordinary user may do so there
-        only, in a copy of the host's mounts."""
-        pid = self._state.pid or 0
+    def _go_in(self, take: Callable[[], list[int]]) -> list[int]:
+        """Be root in the container, among its mounts, with what is to be mounted: an ordinary user may take that only
+        as root among the container's users, in a copy of the host's mounts; root takes it before."""
+        pid, steps = self._state.pid or 0, self._steps
         if birth_of(pid) != self._state.started:
             raise ProcessLookupError(errno.ESRCH, "it has just ended")
-        self._steps.hide_process()
-        _ = self._steps.join, self._steps.pick_up, self._steps.map_ids, self._steps.make_private
-        if Namespace.USER.link(pid) != Namespace.USER.link():
-            self._steps.join(pid, [Namespace.USER])
-            self._steps.become_root()
-            self._steps.make_private()
-        return take()
+        _ = steps.join, steps.pick_up, steps.map_ids, steps.make_private, steps.become_user
+        steps.hide_process()
+        users = [Namespace.USER] if Namespace.USER.link(pid) != Namespace.USER.link() else []
+        if os.geteuid() == 0 and not in_user_namespace():
+            taken = take()
+            import_nothing()
+            join_as_root(steps, pid, [*users, Namespace.MOUNT])
+            return taken
+        if users:
+            join_as_root(steps, pid, users)
+            steps.make_private()
+        taken = take()
+        import_nothing()
+        steps.join(pid, [Namespace.MOUNT])
+        return taken
 
     def _do(self, act: Callable[[], None], what: str) -> None:
         try:
@@ -221,8 +227,8 @@ class _Inside:
 def _maps(options: Sequence[str], destination: str) -> tuple[list[IdMap], list[IdMap]]:
     """What "idmap=…" says, as (id on disk, id to be seen, how many). Raises EngineError.
 
-    Without maps of its own an idmapped mount shows owners as the container's user namespace does. Root's containers
-    have none, so nothing is to be mapped; and an ordinary user may not.
+    Without maps of its own an idmapped mount shows owners as the container's user namespace does, where it has one; and
+    an ordinary user may not.
     """
     text = next((one for one in options if one == "idmap" or one.startswith("idmap=")), None)
     if text is None:

@@ -149,8 +149,11 @@ def files(store: Store, config: Config) -> list[Mount]:
     container, names = (config.id, FILES) if other is None else (store.find(other).id, FILES[:2])
     taken = {place for _, place, _ in config.volumes} | {place for _, _, place, _ in config.mounts}
     found = [(f"{store.directory(container)}/{name}", f"/etc/{name}") for name in names]
-    return [Mount(destination, "bind", source) for source, destination in found
-            if destination not in taken and os.path.exists(source)]  # fmt: skip
+    return [
+        Mount(destination, "bind", source, uid_mappings=config.uid_maps, gid_mappings=config.gid_maps)
+        for source, destination in found
+        if destination not in taken and os.path.exists(source)
+    ]
 
 
 def connect(store: Store, config: Config, state: State, wanted: Attachment, steps: Steps) -> Config:

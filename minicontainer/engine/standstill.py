@@ -111,6 +111,8 @@ class _Standstill:
 
     def _exchange(self, layer: str, paused: bool, upper: int) -> str:
         """In place; or why that cannot be, and then nothing is changed."""
+        if self.config.uid_maps:
+            return "the owners of its files are shown through maps"
         try:
             root = _mount_number(f"/proc/{self.pid}/root")
             why = _in_the_way(self.pid, root, self.group)

@@ -38,6 +38,7 @@ from minicontainer.runtime.spec import DEFAULT_PATH
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.network.wishes import Attachment, Port
+    from minicontainer.steps.user import IdMap
 
 
 class Config(Record):
@@ -93,6 +94,13 @@ class Config(Record):
     """(device file of the host, its path inside); what may be done with them is in `limits`."""
     limits: Limits = Limits()
     rights: Rights = Rights()
+    uid_maps: tuple[IdMap, ...] = ()
+    """Its users, where they are somebody else on the host: see `engine.remapping`."""
+    gid_maps: tuple[IdMap, ...] = ()
+    own_ids: bool = False
+    """These are ids that no other container has, chosen when it is made."""
+    clock_offsets: tuple[int, int] = (0, 0)
+    """Seconds by which its monotonic and its boot-time clock are ahead of the host's."""
     cgroup_parent: str = ""
     """A group of ours in which the container's own group lies, beside others of its kind."""
     reaper: bool = True
@@ -113,10 +121,11 @@ class Config(Record):
         data = json.loads(text)
         data["limits"] = Limits(**{name: tuples(value) for name, value in data["limits"].items()})
         data["rights"] = Rights(**{name: tuples(value) for name, value in data.get("rights", {}).items()})
-        for name in ("volumes", "mounts", "devices", "labels"):
+        for name in ("volumes", "mounts", "devices", "labels", "uid_maps", "gid_maps"):
             data[name] = tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
+        data["clock_offsets"] = tuple(data.get("clock_offsets", (0, 0)))
         for name in ("layers", "exposed_ports", "image_volumes", "dns", "dns_search", "dns_options", "add_hosts"):
             data[name] = tuple(data.get(name, ()))
         if data.get("networks"):
@@ -194,6 +203,10 @@ class Store:
         `upper` makes its writable layer, an empty directory unless given. Raises EngineError (name taken).
         """
         with self._lock():
+            if config.own_ids:
+                from minicontainer.engine.remapping import with_ids_of_its_own
+
+                config = with_ids_of_its_own(config, self)
             container_id = os.urandom(6).hex()
             config = config.replace(
                 id=container_id,

@@ -133,6 +133,8 @@ def start(
         # Init waits. We say who its users are, and put it into its group as far as only we may, in a v2 tree.
         if Namespace.USER in spec.namespaces:
             steps.write_maps(pid, spec.uid_mappings, spec.gid_mappings)
+        if spec.process.oom_score_adj is not None and _has_users(spec):
+            steps.set_oom_score(spec.process.oom_score_adj, pid)  # only the host's root may make it less likely
         if group and group.unified and not is_in:
             steps.enter_group(group.part(2), pid)
         if born:
@@ -155,6 +157,11 @@ def start(
         ours.close()
         for source in sources:
             os.close(source)
+
+
+def _has_users(spec: Spec) -> bool:
+    """Whether it is in another user namespace than we are."""
+    return Namespace.USER in spec.namespaces or Namespace.USER in dict(spec.joined)
 
 
 def _look_ahead(spec: Spec, steps: Steps) -> None:
@@ -262,7 +269,12 @@ def _accompany(
             if word == "listener":
                 hand_over(channel.receive_file(), spec, pid)
             if word == "networked":
-                connect()
+                try:
+                    connect()
+                except Exception:  # the container may be gone, and has said why
+                    if select.select([channel], [], [], 0)[0] and (said := channel.receive())[0] == "error":
+                        raise explain(said[1]) from None
+                    raise
                 with contextlib.suppress(ConnectionError):  # what went wrong in there meanwhile is heard next
                     channel.send("connected")
             if word == "built":
@@ -354,7 +366,10 @@ class _Init:
 
     def _enter_namespaces(self) -> None:
         spec, steps = self.spec, self.steps
-        if Namespace.USER in spec.namespaces or Namespace.USER in dict(spec.joined):
+        # As long as we are who has started us: whoever has become somebody else has a /proc/self that is root's.
+        if Namespace.TIME in spec.namespaces:
+            steps.offset_clocks(*spec.clock_offsets, *(spec.clock_nanoseconds if any(spec.clock_nanoseconds) else ()))
+        if _has_users(spec):
             steps.become_root()
         if spec.die_with_parent:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -378,8 +393,6 @@ class _Init:
             steps.private_queues()
         if Namespace.UTS in spec.namespaces:
             steps.set_names(spec.hostname or os.uname().nodename, spec.domainname or None)
-        if Namespace.TIME in spec.namespaces:
-            steps.offset_clocks(*spec.clock_offsets, *(spec.clock_nanoseconds if any(spec.clock_nanoseconds) else ()))
 
     def _build(self, sources: list[int]) -> None:
         """Still the host's tree of mounts; from here on our own, in which we build the container's root."""
@@ -387,7 +400,7 @@ class _Init:
         if Namespace.MOUNT in spec.namespaces:
             steps.make_private()
         sources = sources or rootfs.take_sources(spec, steps)  # without the host's rights only now
-        root = rootfs.show_root(spec, steps)
+        root = rootfs.show_root(spec, steps, sources)
         rootfs.furnish(spec, root, steps, sources)
 
         if any(spec.hooks.asdict().values()):
@@ -398,7 +411,8 @@ class _Init:
             os.chdir(root)
             run_hooks("createContainer", spec.hooks.create_container, spec.state("creating", os.getpid()))
         confinement.set_sysctls(spec, steps)
-        confinement.tune(spec.process, spec, steps)
+        process = spec.process.replace(oom_score_adj=None) if _has_users(spec) else spec.process
+        confinement.tune(process, spec, steps)
 
         # The last sight of the host.
         rootfs.enter(spec, root, steps)

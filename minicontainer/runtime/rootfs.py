@@ -34,13 +34,16 @@ if TYPE_CHECKING:
 
 
 def take_sources(spec: Spec, steps: Steps) -> list[int]:
-    """One for each bind mount, in their order: where a source is wanted at two places, it is taken twice. Then one for
-    each device, where the container's root may not make them.
+    """The root, where owners in it are shown through maps. One for each bind mount, in their order: where a source is
+    wanted at two places, it is taken twice. Then one for each device, where the container's root may not make them.
 
     By whoever has the host's rights; an idmapped mount gets its maps here too, for which they are needed.
     """
     taken: list[int] = []
     try:
+        match spec.root:
+            case Overlay(lowers, upper, work, mapped=True):
+                taken.append(steps.stack_mapped(lowers, upper, work, spec.uid_mappings, spec.gid_mappings))
         for mount in spec.mounts:
             options = parse_options(mount.options or ())
             if _is_bind(mount, options):
@@ -64,11 +67,19 @@ def _nodes(spec: Spec) -> list[Node]:
     return [(one.type, one.path, one.major, one.minor, one.file_mode, one.uid, one.gid) for one in nodes]
 
 
-def show_root(spec: Spec, steps: Steps) -> str:
-    """Put the root file system in its place, in our own mount namespace only; returns the place."""
+def show_root(spec: Spec, steps: Steps, sources: list[int]) -> str:
+    """Put the root file system in its place, in our own mount namespace only; returns the place.
+
+    One that was made outside is the first of `sources`, and leaves them.
+    """
     match spec.root:
         case Directory(path):
             return path
+        case Overlay(mapped=True):
+            made = sources.pop(0)
+            steps.place(made, "/", "tmp")  # its users may go there, and perhaps not where the layers are
+            os.close(made)
+            return "/tmp"
         case Overlay(lowers, upper, work, merged):
             steps.stack(lowers, upper, work, merged)
             return merged

@@ -50,6 +50,9 @@ class Overlay(Record):
     upper: str
     work: str
     merged: str
+    mapped: bool = False
+    """Whether owners of files are shown through the maps of the container's user namespace, and kept on disk as they
+    would be without one."""
 
 
 class Scratch(Record):

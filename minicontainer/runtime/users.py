@@ -29,6 +29,11 @@ def subordinate_ids(file: str, uid: int) -> list[tuple[int, int]]:
     names = {str(uid)}
     with contextlib.suppress(KeyError):  # a user without an entry in /etc/passwd
         names.add(pwd.getpwuid(uid).pw_name)
+    return granted_ids(file, names)
+
+
+def granted_ids(file: str, names: set[str]) -> list[tuple[int, int]]:
+    """The (first id, how many) of all lines for one of these names."""
     try:
         with open(file, encoding="utf-8", errors="replace") as lines:
             entries = [line.strip().split(":") for line in lines if line.count(":") == 2]

@@ -125,6 +125,7 @@ class Steps(Record):
     set_control: Callable[..., None] = _ours("scarce")
     measure_group: Callable[..., Usage] = _ours("usage")
     stack: Callable[..., None] = _ours("overlay")
+    stack_mapped: Callable[..., int] = _ours("overlay")
     unstack: Callable[..., None] = _ours("overlay")
     apply_layer: Callable[..., Any] = _ours("layers")
     pack_layer: Callable[..., None] = _ours("layers")

@@ -6,8 +6,9 @@ so any number of containers lie on the same layers. Documentation/filesystems/ov
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from minicontainer.linux import (
     AT_FDCWD,
@@ -16,6 +17,9 @@ from minicontainer.linux import (
     FSCONFIG_SET_STRING,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
+    OPEN_TREE_CLONE,
+    PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE,
     MountAttr,
     fsconfig,
     fsmount,
@@ -24,8 +28,15 @@ from minicontainer.linux import (
     mount,
     mount_setattr,
     move_mount,
+    open_tree,
+    prctl,
     umount2,
 )
+from minicontainer.linux.capabilities import capget, capset
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.steps.user import IdMap
 
 PAGE = 4096
 """Bytes of options that mount(2) takes, with the NUL at their end."""
@@ -57,6 +68,61 @@ def stack(lowers: Sequence[str], upper: str, work: str, target: str) -> None:
         mount("overlay", target, "overlay", 0, text)
     else:
         _stack_one_by_one(lowers, where, flags, target)
+
+
+def stack_mapped(lowers: Sequence[str], upper: str, work: str, uids: Sequence[IdMap], gids: Sequence[IdMap]) -> int:
+    """The same tree as a mount without a place, its files' owners shown through maps: (id on disk, id to be seen, how
+    many). So containers with users of their own lie on the same layers, and root's files on disk stay root's.
+
+    An overlay cannot be shown through maps; what it is made of can (Linux 5.19). It is made by whoever has the host's
+    rights, as its marks of deleted files are then those of all other containers of root. Raises OSError as `stack`, and
+    EINVAL (the file system of a layer cannot be shown through maps).
+    """
+    from minicontainer.steps.volume import map_ids, out_of_sight
+
+    top = os.path.commonpath([upper, work])  # both in one mount, as overlayfs wants them
+    trees = [open_tree(path, OPEN_TREE_CLONE) for path in (top, *lowers)]
+    try:
+        for tree in trees:
+            map_ids(tree, uids, gids)
+        with out_of_sight() as stage:
+            mount("tmpfs", stage, "tmpfs")
+            for number, tree in enumerate(trees):
+                os.mkdir(f"{stage}/{number}")
+                move_mount(tree, f"{stage}/{number}")
+            below = [f"{stage}/{number}" for number in range(1, len(trees))]
+            upper, work = (f"{stage}/0/{os.path.relpath(path, top)}" for path in (upper, work))
+            with _in_the_name_of(_outside(uids), _outside(gids)):
+                stack(below, upper, work, stage)
+            return open_tree(stage, OPEN_TREE_CLONE)
+    finally:
+        for tree in trees:
+            os.close(tree)
+
+
+def _outside(maps: Sequence[IdMap]) -> int:
+    """Who 0 is outside."""
+    return next(outside for inside, outside, _ in maps if inside == 0)
+
+
+@contextlib.contextmanager
+def _in_the_name_of(uid: int, gid: int) -> Iterator[None]:
+    """Be this user in this block, with all of one's powers.
+
+    What overlayfs does in its layers by itself it does, ever after, in the name of whoever has mounted it: that must be
+    somebody whom the layers' maps know (EOVERFLOW). Root that turns into somebody else, and back, is taken for a setuid
+    program, whose /proc/self is root's: for a process in a user namespace, nobody's.
+    """
+    dumpable, sets = prctl(PR_GET_DUMPABLE), capget()
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        capset(sets)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        prctl(PR_SET_DUMPABLE, dumpable)
 
 
 def unstack(target: str) -> None:

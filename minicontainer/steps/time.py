@@ -6,6 +6,7 @@ so that a container that was frozen and moved to another machine does not see it
 
 from __future__ import annotations
 
+import errno
 import os
 
 from minicontainer.linux import CLONE_NEWTIME, setns, unshare
@@ -24,8 +25,14 @@ def offset_clocks(
     unshare(CLONE_NEWTIME)
     first, second = (monotonic, monotonic_nanoseconds), (boottime, boottime_nanoseconds)
     if any((*first, *second)):
-        with open("/proc/self/timens_offsets", "w") as offsets:
-            offsets.write("monotonic {} {}\nboottime {} {}\n".format(*first, *second))
+        try:
+            with open("/proc/self/timens_offsets", "w") as offsets:
+                offsets.write("monotonic {} {}\nboottime {} {}\n".format(*first, *second))
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                raise
+            why = "a clock would be below zero, or further ahead than 146 years"
+            raise OSError(errno.ERANGE, f"{why}: monotonic {monotonic} s, boottime {boottime} s") from None
     namespace = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(namespace, CLONE_NEWTIME)

@@ -360,16 +360,26 @@ def _make_by_mount(fstype: str, source: str, flags: int, data: str | None) -> in
     mount(2) needs a place at once. That is in a mount namespace for the purpose, of which nobody has seen anything
     when we are back.
     """
+    with out_of_sight() as place:
+        mount(source, place, fstype, flags, data)
+        try:
+            return open_tree(place, OPEN_TREE_CLONE)
+        finally:
+            umount2(place, MNT_DETACH)
+
+
+@contextlib.contextmanager
+def out_of_sight() -> Iterator[str]:
+    """A directory to mount on, in a mount namespace in which the caller is for the time of this block only.
+
+    What is to stay is taken (open_tree(2)) before the end. Raises OSError: EPERM (needs CAP_SYS_ADMIN).
+    """
     ours, here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), os.open(".", os.O_PATH | os.O_CLOEXEC)
     try:
         unshare(CLONE_NEWNS)
         try:
             mount(None, "/", None, MS_REC | MS_PRIVATE)
-            mount(source, "/dev", fstype, flags, data)
-            try:
-                return open_tree("/dev", OPEN_TREE_CLONE)
-            finally:
-                umount2("/dev", MNT_DETACH)
+            yield "/dev"  # it is on every machine
         finally:
             setns(ours, CLONE_NEWNS)
             os.fchdir(here)  # joining a mount namespace has put us into its root

@@ -10,12 +10,14 @@ import os
 import secrets
 import time
 
-from labs.grading.checks import Wrong, check
+from labs.grading.checks import Wrong, check, deadline
 from labs.grading.classroom import interpreter
 from labs.grading.observed import Observed
 from labs.grading.subject import Performed, Subject
 
 MEBI = 1 << 20
+SOON = deadline() / 2
+"""Seconds. What is waited for takes some milliseconds; only a wrong answer makes us wait for all of this."""
 SANDBOX = 1
 """Of the line NSpid: the first is our own number for a process, the next the sandbox's."""
 TICK = 20
@@ -206,7 +208,7 @@ def _between(subject: Subject, first: str, second: str) -> int:
     Raises Wrong: they are not there, so the program has not been run.
     """
     try:
-        subject.until(lambda: os.path.basename(second) in subject.sandbox.listdir(os.path.dirname(second)), 1)
+        subject.until(lambda: os.path.basename(second) in subject.sandbox.listdir(os.path.dirname(second)), SOON)
         dates = [subject.sandbox.stat(path).st_ctime_ns for path in (first, second)]
     except FileNotFoundError:
         raise Wrong("the program that was to be timed was not run, or not as far as to its line") from None

@@ -67,6 +67,18 @@ def test_a_container_has_an_address_and_a_way_out(on: Command, host: Host) -> No
     assert "link/ether 02:42:ac:11:00:02" in shown
 
 
+def test_with_users_of_its_own(on: Command, host: Host) -> None:
+    words = "ip -o -4 address show eth0; stat -c %u /etc/hosts; cat /proc/self/uid_map"
+    shown = good(on("run", "--rm", "--uidmap", "0:100000:65536", "busybox", "sh", "-c", words))
+    assert "172.17.0.2/16" in shown and shown.split()[-4:] == ["0", "0", "100000", "65536"]
+
+
+def test_who_ends_while_it_is_connected_says_why(on: Command, host: Host) -> None:
+    for _ in range(5):  # the connection may be made before or after
+        done = on("run", "--rm", "--boottime", "-999999999", "busybox", "true")
+        assert done.returncode == 125 and "a clock would be below zero" in one_line(done.stderr)
+
+
 def test_nothing_of_it_is_there_without_containers(on: Command, host: Host) -> None:
     """The fixture sees that all is as before; here, that it is not so meanwhile, or it would see nothing."""
     good(on("run", "-d", "--name", "a", "busybox", "sleep", "600"))
