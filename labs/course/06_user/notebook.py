@@ -11,7 +11,7 @@
 # [capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html),
 # [setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html); about 90 minutes. From the labs before:
 # unshare(2) (lab 03). As root you will see maps of a thousand ids, as an ordinary user maps of one; all cells work both
-# ways. The checks take more ids than one: root, or a range of yours in `/etc/subuid`.
+# ways. The checks take more ids than one: root, or a range of 65536 of yours in `/etc/subuid` and `/etc/subgid`.
 #
 # Run the cells from the top, one after the other: Shift-Enter. Where there is a `%%predict`, write what you expect
 # behind the colon and run it, *before* the experiment below it.
