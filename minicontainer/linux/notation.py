@@ -109,7 +109,7 @@ def written(name: str, args: Sequence[Any]) -> str:
 
 
 def name_flags_in_errors() -> None:
-    """From now on in this process: ``unshare(CLONE_NEWUTS): EPERM`` in the errors of our calls, not ``unshare(0x4000000)``.
+    """From now on, have ``unshare(CLONE_NEWUTS): EPERM`` in the errors of this process, not ``unshare(0x4000000)``.
 
     For whoever learns from them. The engine does without, so that it need not load this module.
     """

@@ -49,7 +49,7 @@
 #    ├─────────────────┤               walls, made
 #    │ a computer, made│               by the kernel
 #    │ of software     │
-#    ├─────────────────┴────────────────────────────────────────────────────┐
+#    ├─────────────────┴─────────────────────────────────────────────────────┐
 #    │ the host's kernel                                                     │
 #    └───────────────────────────────────────────────────────────────────────┘
 # ```
@@ -103,8 +103,9 @@ with engine().started("busybox", ["sleep", "60"]) as container:
 
 # %%
 # %%predict start
-# How many milliseconds, from the start of that shell until its line is there? And how many, if the same shell is process 1
-# of a container, with all that has to be made for it first? (The figures come further down, out of your own function.)
+# How many milliseconds, from the start of that shell until its line is there? And how many, if the same shell
+# is process 1 of a container, with all that has to be made for it first? (The figures come further down, out
+# of your own function.)
 # My prediction:
 
 # %%

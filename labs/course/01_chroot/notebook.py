@@ -25,8 +25,8 @@
 
 # %%
 # %%predict two
-# `ls` is told to list the links /proc/self/root and /proc/self/cwd. Whose are they, the notebook's or those of `ls`? Where do
-# they lead?
+# `ls` is told to list the links /proc/self/root and /proc/self/cwd. Whose are they, the notebook's or those
+# of `ls`? Where do they lead?
 # My prediction:
 
 # %%
@@ -56,8 +56,8 @@
 
 # %%
 # %%predict files
-# How many files besides itself does /bin/ls need in order to start? How many does the smallest root file system have that
-# a shell can live in?
+# How many files besides itself does /bin/ls need in order to start? How many does the smallest root file
+# system have that a shell can live in?
 # My prediction:
 
 # %%
@@ -114,7 +114,8 @@ with jailed(busybox_root(), "/usr/bin") as process:
 
 # %%
 # %%predict kinds
-# Of the eight kinds of namespaces, how many has chroot(2) made anew for this process: mounts, processes, network, names…?
+# Of the eight kinds of namespaces, how many has chroot(2) made anew for this process: mounts, processes,
+# network, names…?
 # My prediction:
 
 # %%

@@ -26,8 +26,8 @@
 
 # %%
 # %%predict host
-# In the mount table of a container: will your root file system be there? Your home directory? And in that of a process in
-# a chroot?
+# In the mount table of a container: will your root file system be there? Your home directory? And in that of
+# a process in a chroot?
 # My prediction:
 
 # %%
@@ -70,8 +70,8 @@ with jailed(busybox_root(), "/") as process:
 
 # %%
 # %%predict seen
-# A tmpfs is mounted on /mnt in there. While it is there: what is in /mnt for the cell, and what for the notebook? And if the
-# mount had been on a directory that only the cell has?
+# A tmpfs is mounted on /mnt in there. While it is there: what is in /mnt for the cell, and what for the
+# notebook? And if the mount had been on a directory that only the cell has?
 # My prediction:
 
 # %%
@@ -303,8 +303,8 @@ print("after break_out:", sorted(os.listdir("/")))
 
 # %%
 # %%predict devices
-# Will a disk be in a container's /dev? How many entries will there be, and is its /dev/null the same device as yours, or a
-# copy? (A device is two numbers: ls -l shows them where the size is otherwise.)
+# Will a disk be in a container's /dev? How many entries will there be, and is its /dev/null the same device
+# as yours, or a copy? (A device is two numbers: ls -l shows them where the size is otherwise.)
 # My prediction:
 
 # %%

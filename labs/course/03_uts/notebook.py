@@ -30,7 +30,8 @@
 
 # %%
 # %%predict fields
-# Which of its fields are the machine's, and the same for everybody on it? Which could a container have for itself?
+# Which of its fields are the machine's, and the same for everybody on it? Which could a container have for
+# itself?
 # My prediction:
 
 # %%
@@ -60,8 +61,8 @@ os.uname()
 
 # %%
 # %%predict alpha
-# It was started with the host name "alpha". Of its eight namespaces, how many are others than this notebook's? What is the
-# name of this machine while it runs?
+# It was started with the host name "alpha". Of its eight namespaces, how many are others than this
+# notebook's? What is the name of this machine while it runs?
 # My prediction:
 
 # %%

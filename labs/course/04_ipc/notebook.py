@@ -84,8 +84,8 @@ _ = os.wait()
 
 # %%
 # %%predict table
-# A second process is started, which is told neither the key 0xBEEF nor the name of the queue. Which of the two can it find
-# out?
+# A second process is started, which is told neither the key 0xBEEF nor the name of the queue. Which of the
+# two can it find out?
 # My prediction:
 
 # %%
@@ -135,8 +135,8 @@ with neighbour(leave) as other:
 
 # %%
 # %%predict same
-# A segment with the key 0xBEEF is there. The neighbour leaves, and makes one with the same key. An error? Whose text will
-# each of the two read?
+# A segment with the key 0xBEEF is there. The neighbour leaves, and makes one with the same key. An error?
+# Whose text will each of the two read?
 # My prediction:
 
 # %%

@@ -27,8 +27,8 @@
 
 # %%
 # %%predict numbers
-# A container runs `sleep 60 | cat`. How many processes will be seen of it from out here, and with how many numbers each? How
-# many does `ps` show in there?
+# A container runs `sleep 60 | cat`. How many processes will be seen of it from out here, and with how many
+# numbers each? How many does `ps` show in there?
 # My prediction:
 
 # %%
@@ -172,8 +172,8 @@ for _ in range(2):
 
 # %%
 # %%predict orphan
-# Process 1 of a container is a plain `sleep`. Its shell has left an orphan behind, which ends after a tenth of a second.
-# What is to be seen of the orphan a second later?
+# Process 1 of a container is a plain `sleep`. Its shell has left an orphan behind, which ends after a tenth
+# of a second. What is to be seen of the orphan a second later?
 # My prediction:
 
 # %%
@@ -264,7 +264,8 @@ with engine().started("busybox", ["sleep", "60"], reaper=False) as container:
 
 # %%
 # %%predict death
-# `sleep 60 | sleep 60` runs in a container, and SIGKILL is sent to its process 1 alone. What becomes of the two that sleep?
+# `sleep 60 | sleep 60` runs in a container, and SIGKILL is sent to its process 1 alone. What becomes of the
+# two that sleep?
 # My prediction:
 
 # %%

@@ -106,7 +106,8 @@ _ = os.system("grep CapEff /proc/self/status; unshare --uts hostname theirs 2>&1
 
 # %%
 # %%predict map
-# The newcomer's maps are written, and nothing else is done. Who is it now, seen from inside? And from outside?
+# The newcomer's maps are written, and nothing else is done. Who is it now, seen from inside? And from
+# outside?
 # My prediction:
 
 # %%

@@ -188,8 +188,9 @@ ended = os.wait()
 
 # %%
 # %%predict abstract
-# The container runs with `--network host`: every namespace is its own but this one. The shim's socket is in no directory, and
-# the container sees none of the host's files. Can root of it have a command run outside? And with a network of its own?
+# The container runs with `--network host`: every namespace is its own but this one. The shim's socket is in
+# no directory, and the container sees none of the host's files. Can root of it have a command run outside?
+# And with a network of its own?
 # My prediction:
 
 # %%

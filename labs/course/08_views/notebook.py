@@ -26,7 +26,8 @@
 
 # %%
 # %%predict eight
-# Write down those that you know, from the labs so far. Which two will be missing, and what could they be about?
+# Write down those that you know, from the labs so far. Which two will be missing, and what could they be
+# about?
 # My prediction:
 
 # %%
@@ -300,8 +301,8 @@ hidden.clocks(monotonic=20 * 86400, boottime=300 * 86400, mine=True)
 
 # %%
 # %%predict agent
-# Root of a new user and cgroup namespace: may it mount a tree of control groups? Will it find `release_agent` in there, and may
-# it write it?
+# Root of a new user and cgroup namespace: may it mount a tree of control groups? Will it find `release_agent`
+# in there, and may it write it?
 # My prediction:
 
 # %%
