@@ -130,8 +130,8 @@ def _in_figures(name: str, args: Sequence[Argument]) -> str:
 
 
 written: Callable[[str, Sequence[Argument]], str] = _in_figures
-"""How a failed call is written. `notation.name_flags_in_errors` puts another here, beforehand: nothing must be imported where
-it fails, since that may be in a container already, among somebody else's files."""
+"""How a failed call is written. `notation.name_flags_in_errors` puts another here, beforehand: nothing must be
+imported where something fails, since that may be in a container already, among somebody else's files."""
 
 
 class KernelTooOld(OSError):
