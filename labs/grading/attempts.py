@@ -30,10 +30,12 @@ import ctypes, json, os, signal, sys
 from ctypes import c_char_p, c_long
 syscall = ctypes.CDLL(None, use_errno=True).syscall
 for number, arguments in json.loads(sys.argv[1]):
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         values = [c_char_p(one.encode()) if isinstance(one, str) else c_long(one) for one in arguments]
         refused = syscall(c_long(number), *values) == -1
         os._exit(ctypes.get_errno() if refused else 0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # one after the other; how it ended is the examiner's to read
 while True:
     signal.pause()
 """

@@ -64,11 +64,13 @@ def main() -> None:
 
     # Imported once, before there is any code of the submission, so that each performer has it at hand.
     from minicontainer import linux
+    from minicontainer.linux import notation
     from minicontainer.runtime import birth, errors, failure, spec  # noqa: F401
     from minicontainer.steps import Steps, loading  # noqa: F401
 
     for name in Steps.names():  # what a performer needs after a chroot, it could not import any more
         importlib.import_module(f"minicontainer.steps.{name.partition('.')[0]}")
+    notation.name_flags_in_errors()
 
     # To a process 1, the kernel delivers a signal of its own children only if it has a handler. Python's for ^C is one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

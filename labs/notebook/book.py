@@ -232,7 +232,8 @@ def _colours() -> str:
 
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    clear = ".highlight { background: none; }"
+    # To the highlighter a "!" is an error, and to IPython it is not.
+    clear = ".highlight { background: none; }\n.highlight .err { border: none; color: inherit; }"
     return f"{light}\n{clear}\n@media (prefers-color-scheme: dark) {{\n{dark}\n{clear}\n}}\n"
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from labs.notebook import shown, views
 from labs.notebook.views import VIEWS, Unclear
 from minicontainer.linux import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, Namespace, mount
+from minicontainer.linux.notation import name_flags_in_errors
 from minicontainer.steps import Steps
 from minicontainer.steps.loading import define, read_exercises
 
@@ -38,6 +39,7 @@ def main() -> int:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     channel = socket.socket(fileno=int(sys.argv[2]))
     channel.set_inheritable(False)
+    name_flags_in_errors()
     shown.send = lambda bundle, metadata: _send(channel, {"data": dict(bundle), "metadata": dict(metadata)})
     kinds = [Namespace.named(name) for name in request["new"]]
     if not kinds:

@@ -63,4 +63,5 @@ def _bar(axes: Any, y: float, width: float, text: str, one: dict[str, Any], name
     colour = {"process": SHARED, "container": OWN, "machine": "#e69f00"}[name]
     hatch = "//" if "recorded" in one else ""
     axes.barh(y, max(width, 0.06), 0.8, left=7.0, color=colour, edgecolor=INK, linewidth=0.9, hatch=hatch)
-    axes.text(7.3 + max(width, 0.06), y, text, va="center", family=MONO, size=9, color=INK)
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # no mark of the scale goes through the figures
+    axes.text(7.3 + max(width, 0.06), y, text, va="center", family=MONO, size=9, color=INK, bbox=ground)

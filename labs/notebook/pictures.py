@@ -156,9 +156,10 @@ def way_up(container: Running | int) -> Figure:
     axes = _canvas(9.6, max(3.2, 0.62 * len(rows) + 1.0), (0, 24), (-0.9 * len(rows) - 0.7, 0.9))
     for row, directory in enumerate(rows):
         x, y = 0.6 + 1.15 * (len(directory.parts) - 1), -0.9 * row
-        width = max(1.6, 0.36 * len(directory.name) + 0.7)
+        name = directory.name if len(directory.name) < 30 else f"{directory.name[:12]}…{directory.name[-6:]}"
+        width = max(1.6, 0.36 * len(name) + 0.7)
         _box(axes, x, y, width, OWN if directory.is_relative_to(root) else SHARED, height=0.62)
-        axes.text(x + 0.3, y, directory.name or "/", va="center", family=MONO, size=10, color=INK)
+        axes.text(x + 0.3, y, name or "/", va="center", family=MONO, size=10, color=INK)
         if row:
             stopped = directory == root
             _dotdot(axes, x, y, row - rows.index(directory.parent), stopped=stopped)
@@ -501,7 +502,9 @@ def drawn_timeline(calls: Sequence[Call]) -> Figure:
             axes.add_patch(Rectangle((left, y - 0.3), max(right - left, 0.08), 0.6, fc=colour, ec=INK, lw=0.6))
             for call in inside:
                 x = 7.4 + (call.began - begun) * scale
-                axes.plot([x, x], [y - 0.3, y + 0.3], color=GONE if call.result < 0 else INK, lw=0.7)
+                # Thin where there are many in no time, so that something is left of the colour of the step.
+                dense = 0.7 if len(inside) < 40 * (right - left) else 0.25
+                axes.plot([x, x], [y - 0.3, y + 0.3], color=GONE if call.result < 0 else INK, lw=dense)
             told = f"{len(inside)} call{'s' if len(inside) > 1 else ''}, at {(inside[0].began - begun) / 1e6:.1f} ms"
             if right < 19:
                 axes.text(right + 0.25, y, told, va="center", size=7, color="#555555")

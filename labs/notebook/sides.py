@@ -59,13 +59,13 @@ def objects(processes: Mapping[str, int]) -> Figure:
             for text, strange in _at_hand(told[name]):
                 axes.text(left + 0.4, y, text, va="center", size=8.5, family=MONO, color=GONE if strange else INK)
                 if strange:
-                    beyond.append((left + 0.2, y, space))
+                    beyond.append((left - 0.1, y, space))
                 y -= 0.7
             y -= 0.4
     for x, y, space in beyond:  # past the namespace that it is in, into the one that holds the thing
-        aim = 0.4 + next(number for number, other in enumerate(spaces) if other != space) * wide + wide - 1.6
+        aim = 0.4 + next(number for number, other in enumerate(spaces) if other != space) * wide + wide - 0.75
         arrow = FancyArrowPatch(
-            (x, y), (aim, -high + 0.36), arrowstyle="-|>", mutation_scale=12, color=GONE, linestyle="--", lw=1.3
+            (x, y), (aim, -(high - 1) / 2), arrowstyle="-|>", mutation_scale=12, color=GONE, linestyle="--", lw=1.3
         )
         axes.add_patch(arrow)
     axes.text(

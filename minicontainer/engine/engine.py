@@ -905,7 +905,8 @@ class Engine:
             namespaces |= {Namespace.USER}
             from minicontainer.runtime.users import rootless_maps
 
-            uids, gids = map(list, rootless_maps())
+            # More ids than one take newuidmap(1), which whoever writes this step anew, as lab 06 asks, need not call.
+            uids, gids = map(list, rootless_maps(alone=not self._steps.is_ours("write_maps")))
         elif config.uid_maps:
             namespaces, uids, gids = namespaces | {Namespace.USER}, [*config.uid_maps], [*config.gid_maps]
         mounts = [Mount(destination, "bind", source, readonly) for source, destination, readonly in config.volumes]

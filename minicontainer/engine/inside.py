@@ -195,7 +195,7 @@ def _bear(steps: Steps, main: Callable[[], int], mapped: bool) -> int:
         return pid
     from minicontainer.runtime.users import rootless_maps
 
-    maps = rootless_maps()
+    maps = rootless_maps(alone=not steps.is_ours("write_maps"))  # as `Engine` has it for containers
     _ = steps.become_root, steps.write_maps
     ready, tell = os.pipe2(os.O_CLOEXEC)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable, Sequence
 
 #                        x86_64  aarch64
 _NUMBERS = {
@@ -121,8 +122,16 @@ def call(name: str, *args: Argument) -> int:
 
 def failure(name: str, args: tuple[Argument, ...], number: int) -> OSError:
     """The OSError (of the subclass that fits, such as PermissionError) for a failed call."""
-    shown = ", ".join(map(_shown, args))
-    return OSError(number, f"{name}({shown}): {errno.errorcode.get(number, number)} ({os.strerror(number)})")
+    return OSError(number, f"{written(name, args)}: {errno.errorcode.get(number, number)} ({os.strerror(number)})")
+
+
+def _in_figures(name: str, args: Sequence[Argument]) -> str:
+    return f"{name}({', '.join(map(_shown, args))})"
+
+
+written: Callable[[str, Sequence[Argument]], str] = _in_figures
+"""How a failed call is written. `notation.name_flags_in_errors` puts another here, beforehand: nothing must be
+imported where something fails, since that may be in a container already, among somebody else's files."""
 
 
 class KernelTooOld(OSError):

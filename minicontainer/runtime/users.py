@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from minicontainer.steps.user import IdMap
 
 
-def rootless_maps() -> tuple[Sequence[IdMap], Sequence[IdMap]]:
+def rootless_maps(*, alone: bool = False) -> tuple[Sequence[IdMap], Sequence[IdMap]]:
     """The uid and gid maps of a rootless container: root is the caller; the others from /etc/subuid and /etc/subgid.
 
-    Without newuidmap(1), or without a range of one's own in either file, root is the only user. subuid(5).
+    Without newuidmap(1), or without a range of one's own in either file, root is the only user; so it is with `alone`,
+    for whoever writes maps without newuidmap(1). subuid(5).
     """
     uid, gid = os.geteuid(), os.getegid()
+    if alone:
+        return [(0, uid, 1)], [(0, gid, 1)]
     ranges = subordinate_ids("/etc/subuid", uid), subordinate_ids("/etc/subgid", uid)
     if not all(ranges) or not all(map(shutil.which, ("newuidmap", "newgidmap"))):
         return [(0, uid, 1)], [(0, gid, 1)]

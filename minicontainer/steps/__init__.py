@@ -190,6 +190,10 @@ class Steps(Record):
             raise TypeError(f"there is no step {', '.join(sorted(unknown))}")
         self.__dict__.update(others)  # the fields that are not in here are the class's: ours
 
+    def is_ours(self, field: str) -> bool:
+        """Whether the step in this field, ``set_names``, is the reference: nobody has brought another."""
+        return field not in self.__dict__
+
     @classmethod
     def names(cls) -> dict[str, str]:
         """Every step as students know it, ``uts.set_names``, and its field here, ``set_names``."""

@@ -96,8 +96,9 @@ def create_group(name: str, needed: Sequence[str], also: Sequence[str] = ()) -> 
     trees, places = hierarchies(named=True), dict[str, tuple[int, str]]()
     try:
         for controller in needed:
-            ours_to_mount = os.geteuid() == 0 and not in_user_namespace() and hierarchy_of(controller, trees) is None
-            if ours_to_mount and (together := mountable(controller)):
+            if not _may_mount() or hierarchy_of(controller, trees) is not None:
+                continue
+            if together := mountable(controller):
                 trees.append(Hierarchy(1, f"{MOUNTS}/{','.join(together)}", together))
         for tree in trees:
             mine = [one for one in (*needed, *also) if one not in places and tree.has(one)]
@@ -189,14 +190,15 @@ def remove_empty_groups(name: str = "") -> None:
     """Remove the group `name` and those above it where they hold nothing, and mounts of ours that nobody uses.
 
     `remove_group` does it for its own; this is for those whose maker was killed half-way. Only for groups that hold
-    others: one that is made for a container is empty too, until the container is in it.
+    others: one that is made for a container is empty too, until the container is in it. Mounts are root's affair: an
+    ordinary user would wait for a lock of root's, and then for directories that he may not make again.
     """
     for tree in hierarchies(named=True):
         directory = f"{tree.home()}/{PARENT}"
         for part in [*reversed([*itertools.accumulate(filter(None, name.split("/")), "{}/{}".format)]), ""]:
             with contextlib.suppress(OSError):
                 os.rmdir(f"{directory}/{part}")
-    if os.path.isdir(MOUNTS):
+    if _may_mount() and os.path.isdir(MOUNTS):
         for controllers in os.listdir(MOUNTS):
             _unmount(f"{MOUNTS}/{controllers}")
 
@@ -441,6 +443,10 @@ def _remove_empty(directory: str) -> None:
         os.rmdir(directory)
         if os.path.dirname(directory).startswith(f"{MOUNTS}/"):
             _unmount(os.path.dirname(directory))
+
+
+def _may_mount() -> bool:
+    return os.geteuid() == 0 and not in_user_namespace()
 
 
 def _is_ours(tree: Hierarchy) -> bool:

@@ -181,10 +181,10 @@ def test_groups_denied(subject: Subject) -> None:
 
 
 def _see_enough_ids(subject: Subject) -> None:
-    """A sandbox of an ordinary user who has no ids to give away has one id only, its root. Raises Unavailable."""
+    """A sandbox of an ordinary user without so many ids to give away has too few of them. Raises Unavailable."""
     if sum(count for _, _, count in subject.sandbox.id_map("uid")) < 1 << 16:
         raise Unavailable(
-            "this lab takes more users than one: grade as root, or get a range in /etc/subuid and /etc/subgid"
+            f"this lab takes {1 << 16} users: grade as root, or get a range of so many ids in /etc/subuid and /etc/subgid"
         )
 
 

@@ -88,7 +88,34 @@ def test_labs_that_ask_before_they_show_look_back() -> None:
         assert asked == list(dict.fromkeys(asked)), number
         assert set(asked) == set(re.findall(r"%look_back (\w+)", text)), number
         assert text.count("My prediction:") == len(asked), number
-    assert {"01", "02", "03", "05"} <= {number for number, lab in LABS.items() if "%%predict" in build.student(lab)}
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05", "06", "07", "08"])
+def test_every_experiment_is_predicted_and_looked_back_on(number: str) -> None:
+    """An experiment is a part of the notebook under one heading, in which something is run that is no answer's trial.
+
+    Somebody has said before what will come of it: in there, or earlier, and has not looked back on it yet.
+    """
+    heading, predicted, unpredicted = "", False, list[str]()
+    expected, run_since = set[str](), set[str]()
+    for cell in cells(build.student(LABS[number])):
+        text = source(cell)
+        if cell["cell_type"] == "markdown":
+            if headings := re.findall(r"^##+ (.*)", text, re.MULTILINE):
+                heading, predicted = headings[-1], bool(expected)
+        elif name := re.match(r"%%predict (\w+)", text):
+            predicted = True
+            expected.add(name[1])
+            run_since.discard(name[1])
+        elif name := re.match(r"%look_back (\w+)", text):
+            assert name[1] in expected & run_since, f"{name[1]} is looked back on before anything was to be seen"
+            expected.discard(name[1])
+        elif not re.match(r"%load_ext|%check|%%exercise", text):
+            run_since |= expected
+            if not predicted and not heading.startswith("Exercise"):
+                unpredicted.append(f"{heading}: {text}")
+    assert unpredicted == []
+    assert expected == set()
 
 
 def exercises(text: str) -> dict[str, str]:

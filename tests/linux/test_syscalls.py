@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer import linux
-from minicontainer.linux import capabilities, syscalls
+from minicontainer.linux import capabilities, notation, syscalls
 from minicontainer.linux.syscalls import call
 
 HEADERS = {
@@ -72,6 +72,19 @@ def test_an_error_names_the_call_and_its_arguments(act, number: int, text: str) 
         act()
     assert raised.value.errno == number
     assert raised.value.strerror == f"{text}: {errno.errorcode[number]} ({os.strerror(number)})"
+
+
+def test_errors_name_flags_where_somebody_has_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syscalls, "written", syscalls.written)  # put back afterwards
+    notation.name_flags_in_errors()
+    for act, text in (
+        (lambda: linux.mount(None, "/nowhere", None, linux.MS_REC | linux.MS_PRIVATE), "MS_REC|MS_PRIVATE"),
+        (lambda: linux.unshare(linux.CLONE_NEWNS | 0x40), "unshare(CLONE_NEWNS|0x40): EINVAL"),
+        (lambda: linux.clone3(linux.CLONE_NEWUTS | 1), "clone3({flags=CLONE_NEWUTS|0x1"),
+        (lambda: linux.umount2("/nowhere", linux.MNT_DETACH), 'umount2("/nowhere", MNT_DETACH): ENOENT'),
+    ):
+        with pytest.raises(OSError, match=re.escape(text)):
+            act()
 
 
 def test_the_exception_is_of_the_class_that_fits() -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from minicontainer.steps import Steps
 from minicontainer.steps.loading import LARGEST, BadSubmission, Exercise, define, files_of, read_exercises
 
 SOURCE = "def set_names(host, domain=None):\n    return host"
@@ -249,3 +250,9 @@ def test_a_cell_that_kills_the_parser_kills_only_its_own_process(tmp_path: Path)
     file.write_text(notebook("%%exercise uts.set_names\nx = " + "-" * 1_000_000 + "1"))
     done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, timeout=30)
     assert done.stdout == "told\n" or done.returncode < 0
+
+
+def test_a_step_that_somebody_brings_is_not_ours() -> None:
+    steps = Steps().with_functions({"user.write_maps": lambda pid, uids, gids: None})
+    assert not steps.is_ours("write_maps")
+    assert steps.is_ours("become_root") and Steps().is_ours("write_maps")

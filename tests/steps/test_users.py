@@ -67,6 +67,7 @@ def test_ids_inside_have_no_gaps_and_root_is_the_caller(file: Path, monkeypatch:
     uids, gids = users.rootless_maps()
     assert list(uids) == [(0, os.geteuid(), 1), (1, 100000, 10), (11, 5000, 3)]
     assert list(gids) == [(0, os.getegid(), 1), (1, 200000, 4)]
+    assert users.rootless_maps(alone=True) == ([(0, os.geteuid(), 1)], [(0, os.getegid(), 1)])
 
 
 @pytest.mark.parametrize("missing", ["/etc/subuid", "/etc/subgid", "newuidmap", "newgidmap"])

@@ -49,7 +49,7 @@
 #    ├─────────────────┤               walls, made
 #    │ a computer, made│               by the kernel
 #    │ of software     │
-#    ├─────────────────┴────────────────────────────────────────────────────┐
+#    ├─────────────────┴─────────────────────────────────────────────────────┐
 #    │ the host's kernel                                                     │
 #    └───────────────────────────────────────────────────────────────────────┘
 # ```
@@ -100,6 +100,13 @@ with engine().started("busybox", ["sleep", "60"]) as container:
 # ```
 #
 # Then they stay, so that one can look at them. As a process, that is
+
+# %%
+# %%predict start
+# How many milliseconds, from the start of that shell until its line is there? And how many, if the same shell
+# is process 1 of a container, with all that has to be made for it first? (The figures come further down, out
+# of your own function.)
+# My prediction:
 
 # %%
 from labs.notebook import machines
@@ -260,6 +267,9 @@ from labs.notebook.comparison import compare
 
 print("can a machine be started here?", machines.missing() or "yes")
 compare()
+
+# %%
+# %look_back start
 
 # %%
 # %look_back three

@@ -24,7 +24,16 @@
 # one at its **working directory**. Both can be seen in /proc:
 
 # %%
+# %%predict two
+# `ls` is told to list the links /proc/self/root and /proc/self/cwd. Whose are they, the notebook's or those
+# of `ls`? Where do they lead?
+# My prediction:
+
+# %%
 # !ls -l /proc/self/root /proc/self/cwd
+
+# %%
+# %look_back two
 
 # %% [markdown]
 # Every directory has an entry `..`, its parent. Only in a process's root directory, `..` is the directory itself;
@@ -44,6 +53,12 @@
 #
 # chroot(2) makes another directory the root directory of the calling process. All that a program finds by an
 # absolute path must then be in *there*: a shell, the shell's libraries, the loader that loads the libraries.
+
+# %%
+# %%predict files
+# How many files besides itself does /bin/ls need in order to start? How many does the smallest root file
+# system have that a shell can live in?
+# My prediction:
 
 # %%
 # !ldd /bin/ls
@@ -70,6 +85,9 @@ from labs.notebook.session import busybox_root, jailed
 
 pictures.tree(busybox_root())
 
+# %%
+# %look_back files
+
 # %% [markdown]
 # ## The kernel at work
 #
@@ -92,13 +110,21 @@ with jailed(busybox_root(), "/usr/bin") as process:
 # %look_back dotdot
 
 # %% [markdown]
-# And its namespaces? Count those that are new. (`jailed` made a user namespace so that this works without root too, and
-# nothing else.)
+# And its namespaces? (`jailed` made a user namespace so that this works without root too.)
+
+# %%
+# %%predict kinds
+# Of the eight kinds of namespaces, how many has chroot(2) made anew for this process: mounts, processes,
+# network, names…?
+# My prediction:
 
 # %%
 with jailed(busybox_root(), "/") as process:
     jail = process
     # %nsdiff {jail}
+
+# %%
+# %look_back kinds
 
 # %% [markdown]
 # So whoever is in there sees the host's mounts, processes, network and name. Only paths begin elsewhere.

@@ -25,6 +25,12 @@
 # tells a process what it sees in `/proc/PID/mountinfo`, a line for each mount:
 
 # %%
+# %%predict host
+# In the mount table of a container: will your root file system be there? Your home directory? And in that of
+# a process in a chroot?
+# My prediction:
+
+# %%
 # !head -5 /proc/self/mountinfo
 
 # %% [markdown]
@@ -50,14 +56,23 @@ with engine().started("busybox", ["sleep", "60"]) as container:
 with jailed(busybox_root(), "/") as process:
     pictures.mounts("self", process, titles=["this notebook", "a process in a chroot"])
 
+# %%
+# %look_back host
+
 # %% [markdown]
 # (A process is shown only mounts that it can reach from its root directory: in a chroot often none. They are all
 # still there, and `break_out` of lab 01 goes back to them.)
 #
 # ## The kernel at work
 #
-# `%%isolated` runs a cell in a new process, as root of throw-away namespaces. A mount that is made there is not seen
-# here. (`%mounts` lists what has changed in this process since the beginning of the cell.)
+# `%%isolated` runs a cell in a new process, as root of throw-away namespaces, a mount namespace among them. (`%mounts` lists
+# what has changed in this process since the beginning of the cell.)
+
+# %%
+# %%predict seen
+# A tmpfs is mounted on /mnt in there. While it is there: what is in /mnt for the cell, and what for the
+# notebook? And if the mount had been on a directory that only the cell has?
+# My prediction:
 
 # %%
 # %%isolated
@@ -70,6 +85,9 @@ print("inside: ", os.listdir("/mnt"), os.path.ismount("/mnt"))
 import os
 
 print("outside:", os.path.ismount("/mnt"))
+
+# %%
+# %look_back seen
 
 # %% [markdown]
 # ### Shared mounts
@@ -284,10 +302,19 @@ print("after break_out:", sorted(os.listdir("/")))
 # empty file.
 
 # %%
+# %%predict devices
+# Will a disk be in a container's /dev? How many entries will there be, and is its /dev/null the same device
+# as yours, or a copy? (A device is two numbers: ls -l shows them where the size is otherwise.)
+# My prediction:
+
+# %%
 # !ls -l /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
 
 # %%
 print(engine().run("busybox", ["sh", "-c", "ls -l /dev; mount | head -5"], capture=True).stdout)
+
+# %%
+# %look_back devices
 
 # %% [markdown]
 # ## Exercise 3: `mount_proc_and_dev`

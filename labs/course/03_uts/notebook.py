@@ -26,7 +26,13 @@
 # ## A machine has one name. Has it?
 #
 # uname(2) fills a structure that has been called `utsname` since the *Unix Time-sharing System*. Two of its fields
-# can be set: the node name, which everybody calls **host name**, and the **domain name** of the old NIS. In Python:
+# can be set: the node name, which everybody calls **host name**, and the **domain name** of the old NIS.
+
+# %%
+# %%predict fields
+# Which of its fields are the machine's, and the same for everybody on it? Which could a container have for
+# itself?
+# My prediction:
 
 # %%
 import os
@@ -41,6 +47,9 @@ os.uname()
 # %%
 # !readlink /proc/self/ns/uts /proc/1/ns/uts
 
+# %%
+# %look_back fields
+
 # %% [markdown]
 # (The second link, of process 1, cannot be read unless you are root.) The rule for reading these links is short:
 # **two processes are in the same namespace exactly if the links are equal.**
@@ -49,6 +58,12 @@ os.uname()
 #
 # Here is a container, seen from outside. It runs `sleep`, and the engine tells us the pid of its process 1 *as the
 # host counts*.
+
+# %%
+# %%predict alpha
+# It was started with the host name "alpha". Of its eight namespaces, how many are others than this
+# notebook's? What is the name of this machine while it runs?
+# My prediction:
 
 # %%
 from labs.notebook.session import engine
@@ -83,6 +98,9 @@ with engine().started("busybox", ["sleep", "60"], hostname="alpha") as container
 # %%
 print(engine().run("busybox", ["uname", "-n"], hostname="alpha", capture=True).stdout, end="")
 print(os.uname().nodename)
+
+# %%
+# %look_back alpha
 
 # %% [markdown]
 # ### Leaving a namespace

@@ -83,6 +83,12 @@ _ = os.wait()
 # program that goes there, and draws the answers.
 
 # %%
+# %%predict table
+# A second process is started, which is told neither the key 0xBEEF nor the name of the queue. Which of the
+# two can it find out?
+# My prediction:
+
+# %%
 # %%isolated
 from labs.notebook.ipc import neighbour, post, share
 
@@ -93,6 +99,9 @@ with neighbour() as other:
     from labs.notebook import sides
 
     sides.objects({"we": os.getpid(), "the neighbour": other})
+
+# %%
+# %look_back table
 
 # %% [markdown]
 # One namespace, two objects, and two processes that can name both. Now the neighbour leaves. `leave()` is the course's
@@ -122,7 +131,13 @@ with neighbour(leave) as other:
 
 # %% [markdown]
 # With nothing. A name can be copied; what is shared with somebody cannot be copied and be the same thing. And what is
-# made over there from now on is there alone, under the same key if need be:
+# made over there from now on is there alone.
+
+# %%
+# %%predict same
+# A segment with the key 0xBEEF is there. The neighbour leaves, and makes one with the same key. An error?
+# Whose text will each of the two read?
+# My prediction:
 
 # %%
 # %%isolated
@@ -142,6 +157,9 @@ def over_there():
 
 with neighbour(over_there):
     print("here:           ", look_up(0xBEEF), "/", fetch("letters"))
+
+# %%
+# %look_back same
 
 # %% [markdown]
 # When the last process of a namespace is gone, so are all of its objects. That is more than a comfort: on a machine

@@ -26,6 +26,12 @@
 # `/proc/PID/status` has them all, the outermost first.
 
 # %%
+# %%predict numbers
+# A container runs `sleep 60 | cat`. How many processes will be seen of it from out here, and with how many
+# numbers each? How many does `ps` show in there?
+# My prediction:
+
+# %%
 from labs.notebook import pictures
 from labs.notebook.session import engine, my_engine, until
 
@@ -39,6 +45,9 @@ with engine().started("busybox", ["sh", "-c", "sleep 60 | cat"]) as container:
 
 # %%
 print(engine().run("busybox", ["ps", "-o", "pid,ppid,args"], capture=True).stdout)
+
+# %%
+# %look_back numbers
 
 # %% [markdown]
 # How does `ps` know? It reads `/proc`, and nothing else. That is a file system, and it shows the PID namespace **of
@@ -162,9 +171,18 @@ for _ in range(2):
 # status are left, and numbers are limited. Here process 1 is `sleep`, which never waits for anybody:
 
 # %%
+# %%predict orphan
+# Process 1 of a container is a plain `sleep`. Its shell has left an orphan behind, which ends after a tenth
+# of a second. What is to be seen of the orphan a second later?
+# My prediction:
+
+# %%
 with engine().started("busybox", ["sh", "-c", "(sleep 0.1 &); exec sleep 60"], reaper=False) as container:
     until(lambda: [process.state for process in pictures.family(container)] == ["S", "Z"])
     pictures.processes(container)
+
+# %%
+# %look_back orphan
 
 # %% [markdown]
 # How bad can that be? Here is the **zombie flood**: process 1 makes orphans that end at once, and waits for none. It runs
@@ -242,7 +260,13 @@ with engine().started("busybox", ["sleep", "60"], reaper=False) as container:
 # That is the answer to the question of this lab: `docker stop` sends SIGTERM, nothing happens, and after ten seconds it
 # sends SIGKILL. The mask `SigCgt` in `/proc/PID/status` says which signals a process has handlers for.
 #
-# **Its death** is the end of all. When process 1 ends, the kernel kills every process of the namespace:
+# **Its death**: the parent of all orphans is gone then.
+
+# %%
+# %%predict death
+# `sleep 60 | sleep 60` runs in a container, and SIGKILL is sent to its process 1 alone. What becomes of the
+# two that sleep?
+# My prediction:
 
 # %%
 with engine().started("busybox", ["sh", "-c", "sleep 60 | sleep 60"]) as container:
@@ -252,7 +276,12 @@ with engine().started("busybox", ["sh", "-c", "sleep 60 | sleep 60"]) as contain
     gone, alive = psutil.wait_procs(others, timeout=5)
     print(f"{len(gone)} processes are gone, {len(alive)} alive")
 
+# %%
+# %look_back death
+
 # %% [markdown]
+# When process 1 ends, the kernel kills every process of the namespace, and nobody can be born in it any more.
+#
 # So between the kernel and the container's program there should be a process 1 that knows its duties. In our engine
 # it is the process that you gave birth to with `spawn_init`: when all is set up, it forks the program, and then calls
 #

@@ -11,7 +11,7 @@
 # [capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html),
 # [setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html); about 90 minutes. From the labs before:
 # unshare(2) (lab 03). As root you will see maps of a thousand ids, as an ordinary user maps of one; all cells work both
-# ways. The checks take more ids than one: root, or a range of yours in `/etc/subuid`.
+# ways. The checks take more ids than one: root, or a range of 65536 of yours in `/etc/subuid` and `/etc/subgid`.
 #
 # Run the cells from the top, one after the other: Shift-Enter. Where there is a `%%predict`, write what you expect
 # behind the colon and run it, *before* the experiment below it.
@@ -105,6 +105,12 @@ _ = os.system("grep CapEff /proc/self/status; unshare --uts hostname theirs 2>&1
 # the users 0 … 999 in there the users 100000 … 100999 out here. `gid_map` says the same of groups.
 
 # %%
+# %%predict map
+# The newcomer's maps are written, and nothing else is done. Who is it now, seen from inside? And from
+# outside?
+# My prediction:
+
+# %%
 with newcomer("mapped") as other:
     sides.id_map(other)
 
@@ -116,6 +122,9 @@ with newcomer("mapped") as other:
 with newcomer("root") as other:
     sides.id_map(other)
     status(other)
+
+# %%
+# %look_back map
 
 # %% [markdown]
 # ### Who may write it
@@ -360,9 +369,17 @@ with tempfile.TemporaryDirectory(prefix="shared-") as shared:
 # Your two functions are the steps in it.
 
 # %%
+# %%predict rootless
+# What will `id` say in there, and the uid map? Of the other namespaces, which did this user need a right for?
+# My prediction:
+
+# %%
 from labs.notebook.users import run_rootless
 
 run_rootless("busybox", ["sh", "-c", "id; echo uid_map: $(cat /proc/self/uid_map); hostname"])
+
+# %%
+# %look_back rootless
 
 # %% [markdown]
 # ## What does the kernel think?

@@ -175,6 +175,82 @@ ended = os.wait()
 # there for good: a socket that was made inside remains a window to it. This project's network code holds such a socket
 # for each container, and the checks of this lab ask the kernel through one.
 #
+# ### A breakout: names without a path
+#
+# A socket of the family AF_UNIX usually has a path, and whoever cannot see the file cannot connect. But its address may also
+# begin with a byte 0. Then it is an **abstract** name (unix(7)): in no directory, and without an owner or a mode; the kernel
+# looks it up in a table, and there is one such table for each *network* namespace.
+#
+# Until 2020, containerd's shim listened at such a name, `@/containerd-shim/….sock`, once for each container, outside of it
+# and as root of the host. It did what it was told, by anybody whose uid was 0. `shim()` below is one like that: a process of
+# the sandbox that runs a command for whoever is root. The sandbox stands for the host here, so the real one has nothing to
+# fear. The container has its own mounts, processes, names and queues, and another root directory.
+
+# %%
+# %%predict abstract
+# The container runs with `--network host`: every namespace is its own but this one. The shim's socket is in
+# no directory, and the container sees none of the host's files. Can root of it have a command run outside?
+# And with a network of its own?
+# My prediction:
+
+# %%
+from labs.notebook.session import busybox_root
+
+image = busybox_root()
+
+# %%
+# %%isolated image
+import socket
+
+from labs.notebook.network import shim
+from minicontainer.steps.mount import make_private, pivot
+
+NAME = "\0/containerd-shim/moby/4711/shim.sock"
+OWN = [Namespace.UTS, Namespace.IPC, Namespace.PID]
+
+
+def attack():
+    print("  what the container sees: ", *sorted(os.listdir("/"))[:4], "…")
+    with socket.socket(socket.AF_UNIX) as asks:
+        try:
+            asks.connect(NAME)
+        except OSError as error:
+            print("  connect:", error.strerror)
+            return
+        asks.sendall(b"echo in `readlink /proc/self/ns/mnt`, with `ls /usr/bin | wc -l` programs in /usr/bin")
+        print("  what the shim has done:  ", asks.recv(1000).decode().strip())
+
+
+def contained(kinds):
+    child = clone3(flags(kinds))  # this function comes back twice: in the caller, and with 0 in the child
+    if child == 0:
+        make_private()
+        pivot(image)
+        attack()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+print("the host is in", os.readlink("/proc/self/ns/mnt"))
+with shim(NAME):
+    with open("/proc/net/unix") as table:
+        print(*(line.split()[-1] for line in table if "containerd" in line))
+    print("--network host:")
+    contained(OWN)
+    print("a network of its own:")
+    contained([*OWN, Namespace.NETWORK])
+
+# %%
+# %look_back abstract
+
+# %% [markdown]
+# That was **CVE-2020-15257**. The socket asked for the uid of the caller (SO_PEERCRED), and got a true answer: root in a
+# container without a user namespace *is* root. Two things close it. The container gets a network namespace: then the name is
+# in another table, and the kernel says that nobody listens. Or whoever listens takes a path: containerd 1.3.9 and 1.4.3 put
+# their sockets into `/run/containerd/s`, where only those get who see that directory. Look what else listens on your machine:
+# `grep @ /proc/net/unix`. (The session bus of a desktop used to be there; X11 still is.) Each of these is open to every
+# container with `--network host`.
+#
 # ## The way in
 #
 # `docker exec`, `lxc-attach`, `nsenter`: a program is started *inside* a container that has been running for days. Here
@@ -327,6 +403,11 @@ with (
 # namespaces does it name? Which call comes right after it, and why must it?
 
 # %%
+# %%predict calls
+# How many times will `exec` call setns(2), to get into all of a container's namespaces?
+# My prediction:
+
+# %%
 import subprocess
 import sys
 
@@ -338,6 +419,9 @@ with engine().started("busybox", ["sleep", "60"]) as container:
 lines = [line for line in (told.stderr + told.stdout).splitlines() if line.strip()]
 place = next(number for number, line in enumerate(lines) if "setns" in line)
 print("\n".join(lines[max(0, place - 4) : place + 6]))
+
+# %%
+# %look_back calls
 
 # %% [markdown]
 # ## What does the kernel think?
@@ -389,8 +473,8 @@ print("\n".join(lines[max(0, place - 4) : place + 6]))
 # 2. A network namespace can outlive every process: `ip netns add` mounts its file somewhere (ip-netns(8)). What becomes
 #    of a veth whose other end is in a namespace when that dies? And of a physical card?
 # 3. A container has a server that listens on a socket with an abstract name (unix(7)); another one has its socket in a
-#    directory that both mount. Which of the two can be reached from the other container? (containerd's CVE-2020-15257 is
-#    about the first.)
+#    directory that both mount. Which of the two can be reached from the other container? And a socket that was handed over
+#    by SCM_RIGHTS?
 # 4. Whoever joins a container holds files of the host open for a moment, and is seen in the container's `/proc`. What could
 #    a process in there do with `/proc/PID/fd` of the joiner? (CVE-2019-5736, CVE-2024-21626; the step `hide_process`.)
 # 5. Papers: E. W. Biederman, *Multiple instances of the global Linux namespaces* (OLS 2006); P. Menage, *Adding generic

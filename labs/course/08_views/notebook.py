@@ -10,20 +10,13 @@
 # unshare(2), and setns(2) of lab 07.
 #
 # It runs as root. As an ordinary user you can do all of it but the pictures of control groups, in which you may have none:
-# then both columns are the same. It takes Linux 5.6 or newer for the clocks; the next cell says whether yours has them.
+# then both columns are the same. It takes Linux 5.6 or newer for the clocks; the first table says whether yours has them.
 #
 # Run the cells from the top, one after the other: Shift-Enter. A cell that begins with `%%predict` asks what you expect:
 # write it behind the colon *before* you go on. Nobody marks it.
 
 # %%
 # %load_ext labs.notebook
-
-# %%
-import os
-
-from minicontainer.linux import Namespace
-
-print(os.uname().release, {kind.proc_name: kind.supported for kind in Namespace})
 
 # %% [markdown]
 # ## Eight, not six
@@ -32,12 +25,27 @@ print(os.uname().release, {kind.proc_name: kind.supported for kind in Namespace}
 # The table is made of what this course's own code knows, and of what your kernel has:
 
 # %%
+# %%predict eight
+# Write down those that you know, from the labs so far. Which two will be missing, and what could they be
+# about?
+# My prediction:
+
+# %%
+import os
+
+from minicontainer.linux import Namespace
+
 YEARS = {"mnt": 2002, "uts": 2006, "ipc": 2006, "pid": 2008, "net": 2009, "user": 2013, "cgroup": 2016, "time": 2020}
 print(f"{'in /proc/PID/ns':16} {'flag':16} {'bit':>10}  {'usable since':18} what it is about")
 for kind in Namespace:
     flag = {"mnt": "NEWNS"}.get(kind.proc_name, f"NEW{kind.proc_name.upper()}")
     since = f"Linux {kind.since} ({YEARS[kind.proc_name]})"
     print(f"{kind.proc_name:16} {'CLONE_' + flag:16} {kind.flag:#10x}  {since:18} {kind.isolates}")
+lacking = [kind.proc_name for kind in Namespace if not kind.supported]
+print(f"\n{os.uname().release} lacks:", ", ".join(lacking) or "none of them")
+
+# %%
+# %look_back eight
 
 # %% [markdown]
 # What older notes get wrong, line by line:
@@ -292,6 +300,12 @@ hidden.clocks(monotonic=20 * 86400, boottime=300 * 86400, mine=True)
 # (What we write is what the file says already: a kernel that lets us is found out, and nothing is changed.)
 
 # %%
+# %%predict agent
+# Root of a new user and cgroup namespace: may it mount a tree of control groups? Will it find `release_agent`
+# in there, and may it write it?
+# My prediction:
+
+# %%
 # %%isolated
 import tempfile
 
@@ -310,6 +324,9 @@ with tempfile.TemporaryDirectory() as place:
         except OSError as error:
             print("write:", error)
         umount2(place, MNT_DETACH)
+
+# %%
+# %look_back agent
 
 # %% [markdown]
 # Namespaces hide; what may be *done* is for capabilities to say, and for whoever drops them (lab 15). Docker refuses
