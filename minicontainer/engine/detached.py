@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
-from minicontainer.linux import birth_of, is_single_threaded, signal
+from minicontainer.linux import birth_of, files, is_single_threaded, signal
 from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Connect, start
 from minicontainer.runtime.keeping import Keeper
@@ -41,9 +41,11 @@ def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect:
     try:
         log = store.open_log(config.id)
         opened.append(log)
+        if config.log_pieces[0]:
+            _can_forget(store, log)
         stdin: int | None = None
         if config.terminal:
-            keeper = Keeper(store.lock_of(config.id), log)
+            keeper = Keeper(store.lock_of(config.id), log, pieces=config.log_pieces)
             stdio: tuple[int | None, int | None, int | None] = (None, None, None)
         else:
             (out, to_out), (err, to_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
@@ -51,7 +53,7 @@ def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect:
             if config.interactive:
                 stdin = store.open_stdin(config.id)
                 opened.append(stdin)
-            keeper = Keeper(store.lock_of(config.id), log, out, err)
+            keeper = Keeper(store.lock_of(config.id), log, out, err, config.log_pieces)
             stdio = (stdin, to_out, to_err)
 
         def born(pid: int, group: Group | None) -> None:
@@ -71,6 +73,14 @@ def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect:
     finally:
         for fd in opened:
             os.close(fd)
+
+
+def _can_forget(store: Store, log: int) -> None:
+    """Raises EngineError: the file system cannot take the front of a file away."""
+    try:
+        files.punch_hole(log, os.fstat(log).st_size, 1 << 12)  # beyond its end: nothing goes
+    except OSError as error:
+        raise EngineError(f"--log-opt max-size: not on the file system of {store.root}: {error.strerror}") from None
 
 
 def settle(store: Store, config: Config, state: State, steps: Steps) -> State:

@@ -364,16 +364,27 @@ class Engine:
         self.store.wait(config.id)
         self.state(config)
 
-    def logs(self, config: Config, *, follow: bool = False, tail: int | None = None, timestamps: bool = False) -> None:
+    def logs(
+        self,
+        config: Config,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        timestamps: bool = False,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> None:
         """Write what a container that nobody stays with has written to our own standard output and error.
 
-        `tail`: its last lines only. Raises EngineError.
+        `tail`: its last lines only; `since`, `until`: what was written in that time, in seconds since the epoch.
+        Raises EngineError.
         """
         from minicontainer.engine import following
 
         following.logs(
-            self.store, config, self.state(config), follow=follow, tail=tail, timestamps=timestamps, out=(1, 2)
-        )
+            self.store, config, self.state(config), follow=follow, tail=tail, timestamps=timestamps, since=since,
+            until=until, out=(1, 2),
+        )  # fmt: skip
 
     def attach(
         self, config: Config, stdin: int | None = None, interrupts: int | None = None, leave: bytes = b"\x10\x11"

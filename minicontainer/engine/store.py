@@ -93,6 +93,8 @@ class Config(Record):
     """(device file of the host, its path inside); what may be done with them is in `limits`."""
     limits: Limits = Limits()
     rights: Rights = Rights()
+    log_pieces: tuple[int, int] = (0, 1)
+    """Of its log, so many pieces of so many bytes are kept: (bytes, pieces). 0 bytes: all of it is."""
     cgroup_parent: str = ""
     """A group of ours in which the container's own group lies, beside others of its kind."""
     reaper: bool = True
@@ -115,6 +117,7 @@ class Config(Record):
             data[name] = tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
+        data["log_pieces"] = tuple(data.get("log_pieces", (0, 1)))
         for name in ("layers", "exposed_ports", "image_volumes", "dns", "dns_search", "dns_options", "add_hosts"):
             data[name] = tuple(data.get(name, ()))
         if data.get("networks"):
@@ -438,8 +441,16 @@ class Store:
         return f"{self.directory(container_id)}/log"
 
     def open_log(self, container_id: str) -> int:
-        """It, to be written to at its end."""
-        return os.open(self.log(container_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """It, to be written to at its end: that of a line, whatever became of the last one who wrote."""
+        fd = os.open(self.log(container_id), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                os.write(fd, b"\n")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def stdin(self, container_id: str) -> str:
         """The named pipe that is the standard input of a container that nobody stays with."""
