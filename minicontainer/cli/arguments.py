@@ -394,6 +394,16 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
         _of_images("top_options", "watching"),
         _later("top", "watching"),
     ),
+    "events": (
+        "what happens to containers, as it happens",
+        _of_images("events_options", "events"),
+        _later("events", "events"),
+    ),
+    "monitor": (
+        "the states of containers, as they change",
+        _of_images("monitor_options", "events"),
+        _later("monitor", "events"),
+    ),
     "rename": ("give a container another name", _of_images("rename_options", "upkeep"), _later("rename", "upkeep")),
     "container": (
         "container prune: remove all that do not run",

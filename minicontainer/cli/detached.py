@@ -137,6 +137,7 @@ def restart(arguments: argparse.Namespace) -> int:
     def again(config: Config) -> None:
         engine.stop(config, arguments.time)
         engine.start_detached(engine.store.find(config.id))
+        engine.store.tell(config, "restart")
 
     return _each(arguments, again)
 

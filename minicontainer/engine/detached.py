@@ -64,6 +64,7 @@ def leave_alone(store: Store, config: Config, spec: Spec, steps: Steps, connect:
         try:
             born_at = birth_of(running.pid)
             store.set_state(config.id, State("running", running.pid, born_at, detached=True, began=began))
+            store.tell(config, "start", "RUNNING")
         except BaseException:  # the disk is full: nobody would find it again
             put_down(running)
             running.wait()
@@ -107,8 +108,10 @@ def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
             release(store, config, steps)
         if begun:
             code, ended = KILLED if code is None else code, store.ended_at(config.id)
+            store.tell_end(config, code, oom_killed, ended)
             state = State("exited", exit_code=code, oom_killed=oom_killed, began=state.began, finished=ended)
         else:
+            store.tell_failure(config)
             state = State("created")
         if config.remove:
             store.forget(config)

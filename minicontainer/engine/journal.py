@@ -1,4 +1,4 @@
-"""A file of lines that grows at its end and goes at its front, as `linux.files.append` writes it, read by whoever likes.
+"""A file of lines that grows at its end and goes at its front, as `linux.files.append` writes it; read by anybody.
 
 A place in it stays what it is, so that a reader needs nothing but that, misses no line and gets none twice, as long as
 he is not slower than what is kept. Then he goes on where the file begins by now.

@@ -37,7 +37,8 @@ _RECORD = b"started     \n"
 
 def stamp(now: float) -> bytes:
     """As lines of the log begin: that moment, in seconds since the epoch, as RFC 3339 writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)).encode() + b".%06dZ" % (now % 1 * 1e6)
+    seconds, rest = divmod(round(now * 1e6), 1_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%06dZ" % rest
 
 
 class Keeper:

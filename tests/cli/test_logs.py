@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import subprocess
@@ -13,7 +14,7 @@ from typing import IO
 import pytest
 
 from minicontainer.linux import files
-from tests.command import DEADLINE, Command, line_of, needs_root, one_line
+from tests.command import DEADLINE, Command, line_of, lines_of, needs_root, one_line
 
 pytestmark = needs_root
 
@@ -40,7 +41,9 @@ def numbers_to(last: int, stream: IO[str] | None) -> list[int]:
     while not text.endswith(b"\n") or int(text.split()[-1]) != last:
         if not select.select([stream], [], [], DEADLINE)[0]:
             pytest.fail(f"nothing was written for {DEADLINE} s after {text[-30:]!r}")
-        text += os.read(stream.fileno(), 1 << 16)
+        if not (more := os.read(stream.fileno(), 1 << 16)):
+            pytest.fail(f"it ended after {text[-30:]!r}")
+        text += more
     return [int(word) for word in text.split()]
 
 
@@ -84,7 +87,7 @@ def test_who_is_too_slow_goes_on_where_the_log_begins_by_now(minicontainer: Comm
             minicontainer("stop", "-t", "0", "alpha")
             assert follows.wait(DEADLINE) == 0
             rest = [int(line) for line in stream]
-    jumps = [one for before, one in zip(rest, rest[1:], strict=False) if one != before + 1]
+    jumps = [one for before, one in itertools.pairwise(rest) if one != before + 1]
     assert rest[-1] == 300 * 21 - 1 and len(jumps) == 1 and rest == sorted(set(rest))
 
 
@@ -120,11 +123,11 @@ def test_process_1_that_is_killed_loses_no_line(minicontainer: Command, alpha: i
 def test_since_and_until(minicontainer: Command) -> None:
     minicontainer("run", "-di", "--name", "alpha", "busybox", "sh", "-c", "echo one; read x; echo two >&2; read x")
     with minicontainer.running("logs", "-ft", "alpha") as follows:
-        line_of(follows.stdout)
+        lines_of(follows.stdout, 1)
         between = time.time()
         stdin = os.open(log_of(minicontainer).parent / "stdin", os.O_WRONLY)
         os.write(stdin, b"\n")
-        when = line_of(follows.stderr).split()[0]
+        when = lines_of(follows.stderr, 1)[0].split()[0]
     zoned = f"{when.removesuffix('Z')}+00:00"
     for said in (str(between), f"{between:.6f}", when, zoned):
         late, early = (minicontainer("logs", f"--{option}", said, "alpha") for option in ("since", "until"))
