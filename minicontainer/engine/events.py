@@ -6,7 +6,8 @@ is woken by inotify(7).
 
 The end of a container that runs by itself nobody would tell until the next command looks. So who listens looks
 himself: he has a pidfd of each that runs, and when it has ended, does what any command does that looks, which tells it
-(`Engine.state`). However many listen, one of them does, and all of them read it.
+(`Engine.state`). However many listen, one of them does, and all of them read it. Only what is killed while it starts,
+between two of those lines, is told no sooner than somebody looks.
 """
 
 from __future__ import annotations
