@@ -49,11 +49,10 @@ class Event(Record):
 def events(
     store: Store, settled: Callable[[Config], State], since: float | None, until: float | None
 ) -> Iterator[Event]:
-    """What is told from now on; with `since`, what was told of that time too. Ends at `until`.
+    """What is told from now on, be it of a moment ago; with `since`, what was told of that time too. Ends at `until`.
 
     `settled` looks at a container, and tells its end if it has ended. Raises EngineError: no more watches.
     """
-    begun = time.time() if since is None else since
     with contextlib.ExitStack() as stack:
         path = f"{store.root}/events"
         journal = Journal(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -77,7 +76,7 @@ def events(
                 event = _read(line)
                 if event and event.action == "start":
                     running.watch(event.id)
-                if event and begun <= event.time and (until is None or event.time <= until):
+                if event and (since is None or since <= event.time) and (until is None or event.time <= until):
                     yield event
             left = None if until is None else max(0.0, until - time.time()) * 1000
             if left == 0:
