@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    follow,
     grading,
     groups,
     layers,
@@ -41,6 +42,7 @@ MODULES = {
     "snapshots": snapshots,
     "stats": stats,
     "ps": ps,
+    "follow": follow,
     "grading": grading,
 }
 BENCHMARKS: dict[str, Callable[..., Report]] = {name: module.measure for name, module in MODULES.items()}

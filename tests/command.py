@@ -82,6 +82,19 @@ def line_of(stream: IO[str] | None) -> str:
     return stream.readline()
 
 
+def lines_of(stream: IO[Any] | None, count: int) -> list[str]:
+    """The next so many, without newlines, though they may come all at once; fails after the deadline."""
+    assert stream is not None
+    text = b""
+    while text.count(b"\n") < count:
+        if not select.select([stream], [], [], DEADLINE)[0]:
+            pytest.fail(f"nothing was written for {DEADLINE} s after {text[-200:]!r}")
+        if not (byte := os.read(stream.fileno(), 1)):  # one by one: what comes after them is for the next
+            pytest.fail(f"it ended after {text[-200:]!r}")
+        text += byte
+    return text.decode().splitlines()
+
+
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """Poll a condition for which there is no event to wait for. Returns its first true value."""
     import time

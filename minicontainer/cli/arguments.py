@@ -121,6 +121,8 @@ def _container(parser: Parser) -> None:
     add("--entrypoint", metavar="PROGRAM", help="run this, with COMMAND … as its arguments (what the image says)")
     add("-l", "--label", action="append", default=[], metavar="NAME=VALUE", help="note something with the container")
     add("--label-file", action="append", default=[], metavar="FILE", help="likewise, each line of a file")
+    log = "max-size=10m: keep that much of its log when it runs by itself; max-file=3: three times that"
+    add("--log-opt", action="append", default=[], metavar="NAME=VALUE", help=log)
     add("--platform", default="", metavar="OS/ARCH", help="of an image for several machines, the one for this (ours)")
     pull = "ask the registry for the image always, if it is missing here, or never (missing)"
     add("--pull", choices=("always", "missing", "never"), default="missing", help=pull)
@@ -302,6 +304,8 @@ def _logs(parser: Parser) -> None:
     add("-f", "--follow", action="store_true", help="go on until it ends")
     add("-n", "--tail", default="all", metavar="N", help="the last N lines only")
     add("-t", "--timestamps", action="store_true", help="and when each was written")
+    add("--since", metavar="WHEN", help="what was written from then on: 10m (ago), 2026-11-26T10:00:00Z, Unix seconds")
+    add("--until", metavar="WHEN", help="up to then")
     _one(parser)
 
 
@@ -394,6 +398,16 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
         "the processes of a container; all containers, live",
         _of_images("top_options", "watching"),
         _later("top", "watching"),
+    ),
+    "events": (
+        "what happens to containers, as it happens",
+        _of_images("events_options", "events"),
+        _later("events", "events"),
+    ),
+    "monitor": (
+        "the states of containers, as they change",
+        _of_images("monitor_options", "events"),
+        _later("monitor", "events"),
     ),
     "rename": ("give a container another name", _of_images("rename_options", "upkeep"), _later("rename", "upkeep")),
     "container": (

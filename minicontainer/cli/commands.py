@@ -244,6 +244,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "pull": arguments.pull,
         "user": arguments.user or "",
         "labels": _labels(arguments),
+        "log_pieces": _log_pieces(arguments.log_opt) if arguments.log_opt else (0, 1),
         "shared": tuple(shared),
         **_mount_wishes(arguments),
         "devices": tuple((source, destination) for source, destination, _ in devices_of(arguments)),
@@ -294,6 +295,24 @@ def _labels(arguments: argparse.Namespace) -> tuple[tuple[str, str], ...]:
 
         given = [*labels_of(arguments.label_file), *given]
     return tuple({name: value for name, _, value in (text.partition("=") for text in given)}.items())
+
+
+def _log_pieces(options: list[str]) -> tuple[int, int]:
+    """``max-size=10m``, ``max-file=3``, as docker has them."""
+    given = dict[str, str]()
+    for text in options:
+        name, _, given_value = text.partition("=")
+        if name not in ("max-size", "max-file") or not given_value:
+            raise EngineError(f'--log-opt "{text}": write max-size=SIZE or max-file=NUMBER')
+        given[name] = given_value
+    count = given.get("max-file", "1")
+    if not (count.isascii() and count.isdecimal() and int(count)):
+        raise EngineError(f"--log-opt max-file={count}: write how many pieces are kept, at least 1")
+    if "max-size" not in given:
+        raise EngineError("--log-opt max-file: say as well how big each is, such as: --log-opt max-size=10m")
+    if (most := size(given["max-size"])) < 1:
+        raise EngineError(f"--log-opt max-size={given['max-size']}: write a size of at least 1, such as 10m")
+    return most, int(count)
 
 
 def _ended(result: Result) -> int:

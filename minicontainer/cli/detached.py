@@ -114,8 +114,13 @@ def logs(arguments: argparse.Namespace) -> int:
     _let_interrupt()
     engine = _engine(arguments)
     tail = None if arguments.tail == "all" else _count(arguments.tail)
+    times = {}
+    if arguments.since is not None or arguments.until is not None:
+        from minicontainer.cli.moments import moment
+
+        times = {name: moment(getattr(arguments, name), f"logs --{name}") for name in ("since", "until")}
     config = engine.store.find(arguments.container)
-    engine.logs(config, follow=arguments.follow, tail=tail, timestamps=arguments.timestamps)
+    engine.logs(config, follow=arguments.follow, tail=tail, timestamps=arguments.timestamps, **times)
     return 0
 
 
@@ -132,6 +137,7 @@ def restart(arguments: argparse.Namespace) -> int:
     def again(config: Config) -> None:
         engine.stop(config, arguments.time)
         engine.start_detached(engine.store.find(config.id))
+        engine.store.tell(config, "restart")
 
     return _each(arguments, again)
 

@@ -6,6 +6,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
         "run --rm -it busybox sh",
         "run -d --name web -p 8080:80 --memory 128m busybox httpd -f",
+        "run -d --log-opt max-size=10m --log-opt max-file=3 busybox sleep 600",
         "run --rm --env-file app.env -v /srv:/mnt:ro busybox env",
     ),
     "create": ("create --name c1 -l tier=web busybox sleep 600",),
@@ -18,7 +19,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "debug": ("debug c1 ps", "debug -it --image debian:12 c1 bash"),
     "attach": ("attach c1",),
     "console": ("console c1",),
-    "logs": ("logs -f --tail 10 c1",),
+    "logs": ("logs -f --tail 10 c1", "logs --since 10m -t c1"),
     "stop": ("stop --time 3 c1 c2",),
     "restart": ("restart c1", "restart --time 3 c1 c2"),
     "kill": ("kill -s HUP c1",),
@@ -31,6 +32,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect c1", "inspect --type image --format '{{.Config.Cmd}}' busybox"),
     "info": ("info", "info c1", "info --format '{{.State}}' c1"),
     "top": ("top c1", "top --sort cpu --delay 1", "top --batch --count 3"),
+    "events": (
+        "events --filter event=die --filter label=tier=web",
+        "events --since 1h --until 0s --format '{{.Time}} {{.Action}} {{.Name}}'",
+    ),
+    "monitor": ("monitor", "monitor 'web.*'"),
     "rename": ("rename c1 web",),
     "container": ("container prune -f --filter label=tier=test",),
     "rm": ("rm c1", "rm -f --snapshots c1 c2"),

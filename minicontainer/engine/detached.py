@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.store import Config, State, Store
-from minicontainer.linux import birth_of, is_single_threaded, signal
+from minicontainer.linux import birth_of, files, is_single_threaded, signal
 from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Connect, start
 from minicontainer.runtime.keeping import Keeper
@@ -60,6 +60,7 @@ def leave_alone(
         try:
             born_at = birth_of(running.pid)
             store.set_state(config.id, State("running", running.pid, born_at, detached=True, began=began))
+            store.tell(config, "start", "RUNNING")
         except BaseException:  # the disk is full: nobody would find it again
             put_down(running)
             running.wait()
@@ -76,15 +77,17 @@ def files_for(store: Store, config: Config, record: int, opened: list[int]) -> t
     are in `opened`."""
     log = store.open_log(config.id)
     opened.append(log)
+    if config.log_pieces[0]:
+        _can_forget(store, log)
     if config.terminal:
-        return Keeper(record, log), (None, None, None)
+        return Keeper(record, log, pieces=config.log_pieces), (None, None, None)
     (out, to_out), (err, to_err) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     opened += [out, to_out, err, to_err]
     stdin: int | None = None
     if config.interactive:
         stdin = store.open_stdin(config.id)
         opened.append(stdin)
-    return Keeper(record, log, out, err), (stdin, to_out, to_err)
+    return Keeper(record, log, out, err, config.log_pieces), (stdin, to_out, to_err)
 
 
 def noted(store: Store, config: Config, began: float) -> Callable[[int, Group | None], None]:
@@ -94,6 +97,14 @@ def noted(store: Store, config: Config, began: float) -> Callable[[int, Group | 
         store.set_state(config.id, State("starting", pid, birth_of(pid), detached=True, began=began))
 
     return born
+
+
+def _can_forget(store: Store, log: int) -> None:
+    """Raises EngineError: the file system cannot take the front of a file away."""
+    try:
+        files.punch_hole(log, os.fstat(log).st_size, 1 << 12)  # beyond its end: nothing goes
+    except OSError as error:
+        raise EngineError(f"--log-opt max-size: not on the file system of {store.root}: {error.strerror}") from None
 
 
 def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
@@ -125,8 +136,10 @@ def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
             release(store, config, steps)
         if begun:
             code, ended = KILLED if code is None else code, store.ended_at(config.id)
+            store.tell_end(config, code, oom_killed, ended)
             state = State("exited", exit_code=code, oom_killed=oom_killed, began=state.began, finished=ended)
         else:
+            store.tell_failure(config)
             state = State("created")
         if config.remove:
             store.forget(config)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
 
     from minicontainer.engine.committing import Wishes
     from minicontainer.engine.copying import Place
+    from minicontainer.engine.events import Event
     from minicontainer.engine.image_mounts import ImageMount
     from minicontainer.engine.listing import Row
     from minicontainer.engine.making import Making
@@ -200,6 +201,7 @@ class Engine:
         """
         config = self._claim(config)
         self.store.set_state(config.id, State("starting"))
+        self.store.tell(config, state="STARTING")
         running: Running | None = None
         try:
             connect = self._connection(config)
@@ -211,11 +213,13 @@ class Engine:
                     told = calls.extend if self._explain else None
                     running = _zygote().start(self._spec(config), self._steps_path, stdio, connect, told)
                 self.store.set_state(config.id, State("running", running.pid, birth_of(running.pid), began=time.time()))
+                self.store.tell(config, "start", "RUNNING")
         except BaseException:
             if running:  # the disk is full, or `explain` has failed
                 self.end(config, running)
             else:
                 self._disconnected(config)
+                self.store.tell_failure(config)
                 self.store.set_state(config.id, State("created"))
                 self.store.leave(config.id)
             raise
@@ -260,6 +264,7 @@ class Engine:
 
         config = self._claim(config)
         self.store.set_state(config.id, State("starting", detached=True))
+        self.store.tell(config, state="STARTING")
         with self._explained() as calls:
             try:
                 connect = self._connection(config)
@@ -270,6 +275,7 @@ class Engine:
             except BaseException:
                 self._disconnected(config)
                 os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
+                self.store.tell_failure(config)
                 self.store.set_state(config.id, State("created"))
                 raise
             finally:
@@ -351,6 +357,7 @@ class Engine:
                 raise EngineError(
                     f'container "{config.name}" runs; stop it first, or: minicontainer rm -f {config.name}', 1
                 )
+            self.store.tell(config, "kill", "STOPPING", signal=int(signal.SIGKILL))
             _kill(state.pid, state.started, find_group(config.group))
             self.store.wait(config.id)  # let its watcher write down how it ended
         elif self.store.attended(config.id):
@@ -364,7 +371,9 @@ class Engine:
         """Send a signal to a running container's program. Raises EngineError."""
         from minicontainer.engine import detached
 
-        detached.send(config, self._running(config), number)
+        state = self._running(config)
+        self.store.tell(config, "kill", signal=int(number))
+        detached.send(config, state, number)
         if number == signal.SIGKILL and self.paused(config):
             self.unpause(config)  # on v1, what is frozen does not even die
 
@@ -378,23 +387,36 @@ class Engine:
         state = self.state(config)
         if state.status != "running":
             return
+        self.store.tell(config, "kill", "STOPPING", signal=detached.stop_signal(config.stop_signal))
         if self.paused(config):
             detached.stop(config, state, seconds, lambda: self.unpause(config))
         else:
             detached.stop(config, state, seconds)
         self.store.wait(config.id)
         self.state(config)
+        self.store.tell(config, "stop")
 
-    def logs(self, config: Config, *, follow: bool = False, tail: int | None = None, timestamps: bool = False) -> None:
+    def logs(
+        self,
+        config: Config,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        timestamps: bool = False,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> None:
         """Write what a container that nobody stays with has written to our own standard output and error.
 
-        `tail`: its last lines only. Raises EngineError.
+        `tail`: its last lines only; `since`, `until`: what was written in that time, in seconds since the epoch.
+        Raises EngineError.
         """
         from minicontainer.engine import following
 
         following.logs(
-            self.store, config, self.state(config), follow=follow, tail=tail, timestamps=timestamps, out=(1, 2)
-        )
+            self.store, config, self.state(config), follow=follow, tail=tail, timestamps=timestamps, since=since,
+            until=until, out=(1, 2),
+        )  # fmt: skip
 
     def attach(
         self, config: Config, stdin: int | None = None, interrupts: int | None = None, leave: bytes = b"\x10\x11"
@@ -408,6 +430,7 @@ class Engine:
 
         with self.store.waiter(config.id) as end:
             state: State | None = self._running(config)
+            self.store.tell(config, "attach")
             while state:
                 if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts, leave=leave):
                     return None
@@ -466,6 +489,7 @@ class Engine:
                 running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone, only=only)
                 # The group is not this program's: who puts that down leaves the container alone.
                 running = running.replace(group=None)
+                self.store.tell(config, f"exec_start: {' '.join(args)}")
         except BaseException:
             if running:  # `explain` has failed
                 put_down(running)
@@ -502,7 +526,9 @@ class Engine:
         if not name:
             raise EngineError("a name cannot be empty")
         _check_name(name)
-        return self.store.rename(config, name)
+        renamed = self.store.rename(config, name)
+        self.store.tell(renamed, "rename", oldName=config.name)
+        return renamed
 
     def state(self, config: Config) -> State:
         """How far a container has come: what was written, held against the process table."""
@@ -533,19 +559,7 @@ class Engine:
                 after = self.state(config)
                 done.append(f'container "{config.name}" {_became(config, after)}')
                 continue
-            # Whoever watched over it is dead, so it should be too; what was frozen when its parent died is not.
-            left = find_group(config.group)
-            remove_group(left)
-            remove_empty_groups(config.cgroup_parent)
-            done += [f"control group {directory}" for directory in left.directories]
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.store.networked(config.id))
-            if config.remove:
-                self.store.forget(config)
-                done.append(f'container "{config.name}", which was to go when it ended')
-            elif self.store.state(config.id).status in ("starting", "running"):
-                self.store.set_state(config.id, State("exited"))
-                done.append(f'container "{config.name}" is recorded as ended')
+            done += self._put_away(config)
         remove_empty_groups()
         if os.path.isdir(f"{self.store.root}/networks"):
             from minicontainer.engine.networks import told
@@ -559,6 +573,51 @@ class Engine:
 
             done += image_mounts.repair(self.store)
         return done
+
+    def _put_away(self, config: Config) -> list[str]:
+        """What is left of a container that nobody watches over any more, who should; what was done."""
+        # Whoever did is dead, so it should be too; what was frozen when its parent died is not.
+        left = find_group(config.group)
+        remove_group(left)
+        remove_empty_groups(config.cgroup_parent)
+        done = [f"control group {directory}" for directory in left.directories]
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.store.networked(config.id))
+        status = self.store.state(config.id).status
+        if status == "running":
+            self.store.tell_end(config, None, False)
+        elif status == "starting":
+            self.store.tell_failure(config)
+        if config.remove:
+            self.store.forget(config)
+            done.append(f'container "{config.name}", which was to go when it ended')
+        elif status in ("starting", "running"):
+            self.store.set_state(config.id, State("exited"))
+            done.append(f'container "{config.name}" is recorded as ended')
+        return done
+
+    # What happens to them
+
+    def events(self, since: float | None = None, until: float | None = None) -> Iterator[Event]:
+        """What happens to containers, as it happens, and until `until`; with `since`, also what has happened since.
+
+        In seconds since the epoch. Who runs by himself has his end noticed meanwhile, as by any other command that
+        looks. Raises EngineError.
+        """
+        from minicontainer.engine import events
+
+        self.store.prepare()
+        return events.events(self.store, self._settled, since, until)
+
+    def _settled(self, config: Config) -> State:
+        """How far a container has come; if it has ended, that is written down, whoever should have."""
+        state = self.state(config)
+        before = self.store.state(config.id)
+        if state.status == "exited" and before.status != "exited" and not before.detached:
+            with self.store.claimed(config.id, patient=False) as ours:
+                if ours and self.store.state(config.id) == before:
+                    self._put_away(config)
+        return state
 
     # Images
 
@@ -790,17 +849,22 @@ class Engine:
                 resources.change(self._group(config), wanted, self._steps)
         config = config.replace(limits=wanted)
         self.store.change(config)
+        self.store.tell(config, "update")
         return config
 
     def pause(self, config: Config) -> None:
         """Stop every process of a running container where it is: lxc-freeze. Raises EngineError."""
         with _told(config):
-            self._steps.freeze(self._group(config))
+            group = self._group(config)
+            self.store.tell(config, state="FREEZING")
+            self._steps.freeze(group)
+        self.store.tell(config, "pause", "FROZEN")
 
     def unpause(self, config: Config) -> None:
         """Let a paused container go on: lxc-unfreeze. Raises EngineError."""
         with _told(config):
             self._steps.thaw(self._group(config))
+        self.store.tell(config, "unpause", "THAWED")
 
     def paused(self, config: Config) -> bool:
         """Whether a container stands still."""
@@ -1036,11 +1100,13 @@ class Engine:
                 oom_killed = self._steps.count_oom_kills(running.group) > 0
             remove_group(running.group)
         self._disconnected(config)
+        rebooted = False
         if config.systemd:
             from minicontainer.engine.systemd import REBOOTED, status_of
 
-            return Result(status_of(status), oom_killed=oom_killed, rebooted=status == REBOOTED)
-        return Result(status, oom_killed=oom_killed)
+            status, rebooted = status_of(status), status == REBOOTED
+        self.store.tell_end(config, status, oom_killed)
+        return Result(status, oom_killed=oom_killed, rebooted=rebooted)
 
     def _recorded_as_ended(self, config: Config, result: Result) -> None:
         """Write down how it ended, and watch over it no more."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 from collections.abc import Callable, Iterator
 
 from minicontainer.engine.detached import monitor_of, process_of, send
 from minicontainer.engine.errors import EngineError
+from minicontainer.engine.journal import Journal
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux import pidfd_getfd, signal
 from minicontainer.linux.inotify import IN_MODIFY, inotify_add_watch, inotify_init1
 from minicontainer.runtime.attach import PATIENCE
-from minicontainer.runtime.keeping import MASTER
+from minicontainer.runtime.keeping import MASTER, stamp
 from minicontainer.runtime.keys import Leaving
 from minicontainer.runtime.terminal import Raw, copy_size
 
@@ -21,55 +23,36 @@ LEAVE = b"\x10\x11"
 """^P ^Q, at the terminal: go away and let it run; as with docker, unless other keys are wished."""
 
 
-class Log:
-    """A log, read from some place on."""
+class Log(Journal):
+    """A log, read from some place on; of it, what was written in some time."""
 
-    def __init__(self, store: Store, config: Config) -> None:
-        """Raises EngineError: there is none."""
+    def __init__(self, store: Store, config: Config, since: float | None = None, until: float | None = None) -> None:
+        """`since`, `until`: in seconds since the epoch. Raises EngineError: there is none."""
         try:
-            self._fd = os.open(store.log(config.id), os.O_RDONLY | os.O_CLOEXEC)
+            super().__init__(os.open(store.log(config.id), os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
             why = "was never started, or its output went to who started it; logs are of what runs with -d"
             raise EngineError(f'container "{config.name}" has no log: it {why}', 1) from None
-        self._rest = b""
-
-    def fileno(self) -> int:
-        """Of the open file."""
-        return self._fd
-
-    def close(self) -> None:
-        """Close it."""
-        os.close(self._fd)
-
-    def to_the_end(self) -> None:
-        """Pass over what is there already."""
-        size = os.fstat(self._fd).st_size
-        before = os.pread(self._fd, 1 << 17, max(0, size - (1 << 17)))
-        os.lseek(self._fd, size - len(before) + before.rfind(b"\n") + 1, os.SEEK_SET)
+        self._since = b"" if since is None else stamp(since)
+        self._until = b"~" if until is None else stamp(until)  # these stamps can be compared as text
 
     def to_the_last(self, count: int) -> None:
         """Pass over all but so many lines."""
         from collections import deque
 
-        begins, place, fresh = deque[int](maxlen=count), 0, True
-        for line in self._lines():
+        begins, before, fresh = deque[int](maxlen=count), self.place, True
+        for _, _, text in self.more():
             if fresh:
-                begins.append(place)
-            place += len(line) + 1
-            fresh = line.split(b" ", 3)[2] == b"F"
-        os.lseek(self._fd, begins[0] if begins else place, os.SEEK_SET)
-        self._rest = b""
+                begins.append(before)
+            before, fresh = self.place, text.endswith(b"\n")
+        self.place = begins[0] if begins else before
 
     def more(self) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """(when, stdout or stderr, text) of what has come since."""
-        for line in self._lines():
-            when, stream, kind, text = line.split(b" ", 3)
-            yield when, stream, text + b"\n" if kind == b"F" else text
-
-    def _lines(self) -> Iterator[bytes]:
-        while data := os.read(self._fd, 1 << 16):
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            yield from lines
+        """(when, stdout or stderr, text) of what has come since. What is no such line, somebody was killed in it."""
+        for line in self.lines():
+            when, stream, kind, text = (*line.split(b" ", 3), b"", b"", b"")[:4]
+            if stream in (b"stdout", b"stderr") and kind in (b"F", b"P") and self._since <= when <= self._until:
+                yield when, stream, text + b"\n" if kind == b"F" else text
 
 
 def logs(
@@ -80,17 +63,19 @@ def logs(
     follow: bool,
     tail: int | None,
     timestamps: bool,
+    since: float | None,
+    until: float | None,
     out: tuple[int, int],
 ) -> None:
     """Write what a container has written, to `out` for its standard output and its standard error; `follow`: until it
-    ends. Raises EngineError."""
-    log = Log(store, config)
+    ends, or until `until`. Raises EngineError."""
+    log = Log(store, config, since, until)
     try:
         if tail is not None:
             log.to_the_last(tail)
         if follow and state.status == "running":
             with contextlib.suppress(EngineError), process_of(config, state) as pidfd:
-                _watch(store, config, log, pidfd, lambda: _copy(log, out, timestamps), {})
+                _watch(log, pidfd, lambda: _copy(log, out, timestamps), {}, until=until)
         _copy(log, out, timestamps)
     finally:
         log.close()
@@ -131,7 +116,7 @@ def attach(
             stack.enter_context(Raw(stdin))
             copy_size(stdin, sink)
         acts: dict[int, Callable[[], object]] = {} if interrupts is None else {interrupts: interrupted}
-        _watch(store, config, log, pidfd, lambda: _copy(log, (1, 2), False), acts, typing)
+        _watch(log, pidfd, lambda: _copy(log, (1, 2), False), acts, typing)
         _copy(log, (1, 2), False)
         return not typing.left
 
@@ -180,15 +165,14 @@ class _Typing:
 
 
 def _watch(
-    store: Store,
-    config: Config,
     log: Log,
     pidfd: int,
     copy: Callable[[], None],
     acts: dict[int, Callable[[], object]],
     typing: _Typing | None = None,
+    until: float | None = None,
 ) -> None:
-    """Until the container has ended, or its user has left."""
+    """Until the container has ended, or its user has left; or until `until`."""
     notices = inotify_init1()
     try:
         inotify_add_watch(notices, f"/proc/self/fd/{log.fileno()}", IN_MODIFY)
@@ -201,7 +185,8 @@ def _watch(
                 poll.register(typing.sink or 0, select.POLLOUT)
             elif typing and typing.source is not None:
                 poll.register(typing.source, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll(typing.leaving.timeout() if typing else None)}
+            left = None if until is None else max(0, until - time.time()) * 1000
+            ready = {fd for fd, _ in poll.poll(typing.leaving.timeout() if typing else left)}
             if typing:
                 typing.pending += typing.leaving.overdue()
             if notices in ready:
@@ -214,7 +199,7 @@ def _watch(
                 typing.give()
             elif typing and typing.source in ready:
                 typing.take()
-            if pidfd in ready or (typing and typing.left):
+            if pidfd in ready or (typing and typing.left) or left == 0:
                 return
     finally:
         os.close(notices)

@@ -15,6 +15,7 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
 STATE/images/                   an OCI image layout: `minicontainer.images.content`
 STATE/layers/NAME/diff          a read-only layer of whatever image or snapshot, unpacked, as overlayfs takes it
 STATE/mounts/HEX.json           an image that is mounted on the host: `minicontainer.engine.image_mounts`
+STATE/events                    a line for each thing that happens to a container: `tell`, `minicontainer.engine.events`
 STATE/volumes/NAME/             directories that outlive containers: `minicontainer.engine.volumes`
 STATE/seccomp/…                 filters of system calls, compiled once
 """
@@ -25,6 +26,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 
 from minicontainer.engine.errors import EngineError
@@ -39,6 +41,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.network.wishes import Attachment, Port
     from minicontainer.steps.user import IdMap
+
+
+EVENTS_KEPT = (1 << 20, 4)
+"""So many bytes of what has happened, and as many again, up to so many times."""
 
 
 class Config(Record):
@@ -101,6 +107,8 @@ class Config(Record):
     """These are ids that no other container has, chosen when it is made."""
     clock_offsets: tuple[int, int] = (0, 0)
     """Seconds by which its monotonic and its boot-time clock are ahead of the host's."""
+    log_pieces: tuple[int, int] = (0, 1)
+    """Of its log, so many pieces of so many bytes are kept: (bytes, pieces). 0 bytes: all of it is."""
     cgroup_parent: str = ""
     """A group of ours in which the container's own group lies, beside others of its kind."""
     reaper: bool = True
@@ -126,6 +134,7 @@ class Config(Record):
         for name in ("args", "env", "shared"):
             data[name] = tuple(data[name])
         data["clock_offsets"] = tuple(data.get("clock_offsets", (0, 0)))
+        data["log_pieces"] = tuple(data.get("log_pieces", (0, 1)))
         for name in ("layers", "exposed_ports", "image_volumes", "dns", "dns_search", "dns_options", "add_hosts"):
             data[name] = tuple(data.get(name, ()))
         if data.get("networks"):
@@ -225,6 +234,7 @@ class Store:
             except BaseException:
                 self._drop(config)
                 raise
+        self.tell(config, "create")
         return config
 
     def forget(self, config: Config, exit_code: int | None = None, *, volumes: bool = False) -> None:
@@ -233,6 +243,7 @@ class Store:
         `exit_code` is for those who wait for it. What it is goes first: killed in between, the rest is known to be
         rubbish. Frozen layers that only it or its snapshots have named go as well.
         """
+        config = self._as_it_is_called(config)
         directory, layers = self.directory(config.id), set[str]()
         if config.mounts and (volumes or config.remove):
             from minicontainer.engine.volumes import Volumes
@@ -242,6 +253,7 @@ class Store:
             from minicontainer.engine import snapshots
 
             layers = snapshots.named_by(self, config)
+        self.tell(config, "destroy")
         self._drop(config, exit_code)
         if layers:
             snapshots.sweep(self, layers)
@@ -320,6 +332,42 @@ class Store:
     def is_there(self, config: Config) -> bool:
         """Whether a container is still remembered."""
         return os.path.exists(f"{self.directory(config.id)}/config.json")
+
+    def tell(
+        self, config: Config, action: str = "", state: str = "", when: float | None = None, **more: object
+    ) -> None:
+        """Tell whoever wants to hear it what happens to a container: docker's word, LXC's state, or both, and details.
+
+        An end is told before it is written down, so that a `kill -9` in between lets it be told twice and not never.
+        Nothing fails because of it, on a full disk say. A newline comes first too: another's line may have been torn.
+        """
+        event = {
+            "time": time.time() if when is None else when,
+            "id": config.id,
+            "name": config.name,
+            "image": config.image,
+            "action": action,
+            "state": state,
+            "attributes": {name: str(value) for name, value in (*config.labels, *more.items())},
+        }
+        with contextlib.suppress(OSError):
+            fd = os.open(f"{self.root}/events", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                files.append(fd, b"\n%b\n" % json.dumps(event).encode(), *EVENTS_KEPT)
+            finally:
+                os.close(fd)
+
+    def tell_end(self, config: Config, code: int | None, oom_killed: bool, when: float | None = None) -> None:
+        """Likewise, that it has ended; `code` None: how is not known."""
+        config = self._as_it_is_called(config)
+        if oom_killed:
+            self.tell(config, "oom", when=when)
+        self.tell(config, "die", "STOPPED", when, **({} if code is None else {"exitCode": code}))
+
+    def tell_failure(self, config: Config) -> None:
+        """Likewise, that it could not be started."""
+        self.tell(config, state="ABORTING")
+        self.tell(config, state="STOPPED")
 
     def state(self, container_id: str) -> State:
         """How far a container has come, as was last written."""
@@ -453,8 +501,16 @@ class Store:
         return f"{self.directory(container_id)}/log"
 
     def open_log(self, container_id: str) -> int:
-        """It, to be written to at its end."""
-        return os.open(self.log(container_id), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """It, to be written to at its end: that of a line, whatever became of the last one who wrote."""
+        fd = os.open(self.log(container_id), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                os.write(fd, b"\n")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def stdin(self, container_id: str) -> str:
         """The named pipe that is the standard input of a container that nobody stays with."""
@@ -531,6 +587,13 @@ class Store:
                 f'the name "{config.name}" is taken; choose another, or remove that container: '
                 f"minicontainer rm {config.name}"
             ) from None
+
+    def _as_it_is_called(self, config: Config) -> Config:
+        """The same container with the name that it has by now: whoever has it may have had it for long."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            if not os.path.lexists(f"{self._names}/{config.name}"):
+                return config.replace(name=self.config(config.id).name)
+        return config
 
     def _unname(self, container_id: str, name: str) -> None:
         link = f"{self._names}/{name}"

@@ -1,4 +1,5 @@
-"""Small files by their names, whole or not at all; renameat2(2), for what Python's `os` has no word for."""
+"""Small files by their names, whole or not at all; files that grow at their end and go at their front; renameat2(2),
+for what Python's `os` has no word for."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from minicontainer.linux.mount import AT_FDCWD, Path
 from minicontainer.linux.syscalls import call
 
 RENAME_EXCHANGE = 0x2
+FALLOC_FL_KEEP_SIZE = 0x1
+FALLOC_FL_PUNCH_HOLE = 0x2
+_BLOCK = 4096
 
 
 def read(file: str) -> str:
@@ -43,6 +47,32 @@ def replace(file: str, content: str | bytes) -> None:
     """Write a file, whole or not at all: a reader sees the old or the new. One writer at a time. Raises OSError."""
     write(f"{file}.new", content)
     put_in_place(f"{file}.new", file)
+
+
+def append(fd: int, data: bytes, piece: int = 0, pieces: int = 1) -> None:
+    """Write to the end of a file that is open with O_APPEND; where it is cut into pieces, forget all but the last ones.
+
+    The bytes of such a file have the same numbers for ever, and so have its pieces, each of `piece` bytes: the first of
+    those that count is forgotten as the next one is begun, by a hole in its place, which takes no room on the disk. So
+    nobody who writes or reads ever has to change from one file to another, whoever they are, and however many.
+    `piece` 0: nothing is forgotten. Raises OSError: ENOSPC; a part of it may have been written then.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    if piece:
+        end = os.lseek(fd, 0, os.SEEK_CUR)  # that of ours, whoever else writes
+        if (end - len(data)) // piece < end // piece and (gone := (end // piece - pieces + 1) * piece) >= _BLOCK:
+            punch_hole(fd, 0, gone)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Let the whole blocks of that part of a file take no room any more, and read as zeros: fallocate(2).
+
+    Only whole ones: so they go in their order, and what is left begins with a block. Raises OSError: EOPNOTSUPP (a
+    file system that cannot: NFS before 4.2).
+    """
+    call("fallocate", fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length & -_BLOCK)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ _NUMBERS = {
     "shmat":            (30,     196),
     "shmctl":           (31,     195),
     "shmdt":            (67,     197),
+    "fallocate":        (285,    47),
     "socket":           (41,     198),
     "socketpair":       (53,     199),
     "setsockopt":       (54,     208),

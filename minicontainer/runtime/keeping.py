@@ -5,7 +5,9 @@ needed beside it; just three files that it holds open, in the state directory of
 
     3  the record   locked (flock(2)) as long as process 1 lives. It says "started", and in the end the exit status.
     4  the log      a line for each that is written, as CRI has them: ``2026-11-25T19:15:00.123456Z stdout F text``;
-                    P in place of F where the line is not at its end yet.
+                    P in place of F where the line is not at its end yet. Its front goes as it grows, if that is
+                    wished: `linux.files.append` needs nothing for it but the open file. Other files, to be opened by
+                    their names, are out of reach for whom the program's user, its limits and Landlock hold as well.
     5  the other ends of the program's standard output and error; or the master of its terminal, at which `attach` types
     6
 
@@ -22,6 +24,8 @@ import os
 import select
 import time
 
+from minicontainer.linux import files
+
 FIRST = 3
 MASTER = 5
 """Where in process 1 the terminal's master is, if there is one."""
@@ -31,11 +35,24 @@ _RECORD = b"started     \n"
 """All of it at once: later, on a full disk, it can only be written over."""
 
 
+def stamp(now: float) -> bytes:
+    """As lines of the log begin: that moment, in seconds since the epoch, as RFC 3339 writes it."""
+    seconds, rest = divmod(round(now * 1e6), 1_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%06dZ" % rest
+
+
 class Keeper:
     """The files, from when they are opened until process 1 ends."""
 
-    def __init__(self, record: int, log: int, out: int | None = None, err: int | None = None) -> None:
-        """`record` is locked already; `out` and `err` are the ends to be read from, None with a terminal."""
+    def __init__(
+        self, record: int, log: int, out: int | None = None, err: int | None = None, pieces: tuple[int, int] = (0, 1)
+    ) -> None:
+        """`record` is locked already; `out` and `err` are the ends to be read from, None with a terminal.
+
+        `pieces`: of how many bytes each, and how many of them are kept of the log; 0: all of it is.
+        """
+        self._pieces = pieces
+        self._torn = b""
         self._files = [record, log]
         self._streams = [name for name, fd in ((b"stdout", out), (b"stderr", err)) if fd is not None]
         self._files += [fd for fd in (out, err) if fd is not None]
@@ -124,15 +141,14 @@ class Keeper:
             return None
         if not data:
             return None
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)).encode() + b".%06dZ " % (now % 1 * 1e6)
-        head = stamp + self._streams[place]
+        head = stamp(time.time()) + b" " + self._streams[place]
         *whole, rest = data.split(b"\n")
         text = b"".join([b"%b F %b\n" % (head, line) for line in whole])
         if rest:
             text += b"%b P %b\n" % (head, rest)
-        with contextlib.suppress(OSError):  # a full disk: the program shall not stand still for it
-            view = memoryview(text)
-            while view:
-                view = view[os.write(self._files[1], view) :]
+        try:
+            files.append(self._files[1], self._torn + text, *self._pieces)
+            self._torn = b""
+        except OSError:  # a full disk: the program shall not stand still for it, and what comes next begins a line
+            self._torn = b"\n"
         return True

@@ -14,6 +14,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import (
     calls,
+    follow,
     grading,
     groups,
     names,
@@ -83,6 +84,13 @@ def test_stats_looks_at_containers_that_run(nothing_left: None) -> None:
     report = stats.measure(rounds=1, containers=2)
     assert report[stats.OURS].median > 0
     assert report[stats.COMMAND].median > report[stats.OURS].median
+
+
+@root_only
+def test_follow_measures_both_ways(nothing_left: None) -> None:
+    report = follow.measure(rounds=3)
+    assert report[follow.DIRECT].median > 0 and report[follow.FOLLOWED].median > 0
+    assert len(report[follow.ADDED].samples) == 3
 
 
 @root_only
