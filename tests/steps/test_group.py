@@ -271,7 +271,9 @@ def unified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         directory.mkdir(exist_ok=True)
         for file in ("cgroup.subtree_control", "cgroup.procs"):
             (directory / file).touch()
-    monkeypatch.setattr(steps, "hierarchies", lambda: [Hierarchy(2, str(tmp_path), ("cpu", "memory", "pids", "io"))])
+    monkeypatch.setattr(
+        steps, "hierarchies", lambda **_: [Hierarchy(2, str(tmp_path), ("cpu", "memory", "pids", "io"))]
+    )
     return tmp_path
 
 
