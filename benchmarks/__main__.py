@@ -11,6 +11,7 @@ from benchmarks import (
     grading,
     groups,
     layers,
+    memory,
     names,
     networks,
     podman_start,
@@ -41,6 +42,7 @@ MODULES = {
     "snapshots": snapshots,
     "stats": stats,
     "ps": ps,
+    "memory": memory,
     "grading": grading,
 }
 BENCHMARKS: dict[str, Callable[..., Report]] = {name: module.measure for name, module in MODULES.items()}

@@ -351,9 +351,8 @@ class Engine:
             restarting.mark_stopped(self.store, config)
         state = self.state(config)
         if not force and restarting.is_due(self.store, config, state):
-            raise EngineError(
-                f'container "{config.name}" is about to be restarted; stop it first, or: minicontainer rm -f {config.name}', 1
-            )
+            what_to_do = f"stop it first, or: minicontainer rm -f {config.name}"
+            raise EngineError(f'container "{config.name}" is about to be restarted; {what_to_do}', 1)
         if state.pid and (state.status == "running" or (force and state.detached)):
             if not force:
                 raise EngineError(

@@ -14,7 +14,7 @@ import select
 import time
 
 from minicontainer.engine.errors import EngineError
-from minicontainer.engine.store import Check, Config, State, Store
+from minicontainer.engine.store import Config, State, Store
 from minicontainer.linux import files, signal
 from minicontainer.record import Record
 from minicontainer.runtime.errors import StartError
@@ -73,7 +73,7 @@ def health_of(store: Store, config: Config, state: State) -> Health | None:
 
 
 def next_check(store: Store, config: Config, state: State) -> float | None:
-    """When the next check of a running container is due, in seconds since the epoch; None: only when it is asked for."""
+    """When the next check of a running container is due, in seconds since the epoch; None: only when asked for."""
     health, interval = health_of(store, config, state), config.health.every
     if health is None or not interval:
         return None

@@ -7,8 +7,8 @@ where it was.
 STATE/kept/ID       a note for each container that it is to look after; it has an eye (inotify) on that directory
 STATE/keeper.lock   locked by it, so that there is one
 
-It waits for the ends of their processes 1 (pidfds) and for what is due next. What is to be done then, a child of its own
-does: that needs the whole engine, which it has not loaded, and what goes wrong there does not end it.
+It waits for the ends of their processes 1 (pidfds) and for what is due next. What is to be done then, a child of its
+own does: that needs the whole engine, which it has not loaded, and what goes wrong there does not end it.
 """
 
 from __future__ import annotations
@@ -233,5 +233,3 @@ def _opened(state: State) -> int | None:
         if pidfd >= 0:
             os.close(pidfd)
     return None
-
-

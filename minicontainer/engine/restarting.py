@@ -54,7 +54,8 @@ def check_policy(config: Config) -> None:
     """Raises EngineError, in docker's words."""
     name, colon, most = config.restart.partition(":")
     if name not in ("", "no", "always", "unless-stopped", "on-failure"):
-        raise EngineError(f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'")  # fmt: skip
+        known = "'no', 'always', 'on-failure', or 'unless-stopped'"
+        raise EngineError(f"invalid restart policy: unknown policy '{name}'; use one of {known}")
     if colon and name != "on-failure":
         raise EngineError("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if colon and not (most.isascii() and most.isdecimal()):

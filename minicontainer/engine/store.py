@@ -62,7 +62,8 @@ class Check(Record):
     def over(self, image: tuple[Any, ...]) -> Check:
         """With what the image says, the first five of these, where its user says nothing."""
         theirs = dict(zip(self.asdict(), image, strict=False))
-        return Check(**{name: theirs.get(name, said) if said in (None, ()) else said for name, said in self.asdict().items()})
+        said = {name: value for name, value in self.asdict().items() if value not in (None, ())}
+        return Check(**{**theirs, **said})
 
     @property
     def every(self) -> float:

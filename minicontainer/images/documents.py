@@ -161,7 +161,7 @@ class ImageConfig(Record):
     labels: Mapping[str, str] = {}
     stop_signal: str = ""
     """``SIGQUIT``, or a number."""
-    health_check: tuple[tuple[str, ...], float | None, float | None, float | None, int | None] | tuple[()] = ()
+    health_check: tuple[object, ...] = ()
     """Docker's Healthcheck: the test, and in seconds its interval, its timeout, its start period; how many failures in
     a row count. None: not said."""
     created: str = ""
@@ -257,13 +257,13 @@ def read_config(raw: bytes) -> ImageConfig:
     )
 
 
-def _health_check(own: _Part) -> tuple[tuple[str, ...], float | None, float | None, float | None, int | None] | tuple[()]:
+def _health_check(own: _Part) -> tuple[object, ...]:
     part = own.part("Healthcheck", optional=True)
     if not (test := _without_nul(part, "Test")):
         return ()
     numbers = [part.data.get(name) for name in ("Interval", "Timeout", "StartPeriod", "Retries")]
     interval, timeout, start, retries = (n if type(n) is int and n > 0 else None for n in numbers)  # 0: not said
-    return test, *(None if n is None else n / 1e9 for n in (interval, timeout, start)), retries  # type: ignore[return-value]
+    return test, *(None if n is None else n / 1e9 for n in (interval, timeout, start)), retries
 
 
 def read_descriptor(data: object, what: str) -> Descriptor:
