@@ -97,9 +97,11 @@ def _podmans(count: int) -> Iterator[list[int]]:
         command = [podman, "--root", f"{root}/root", "--runroot", f"{root}/run", "--storage-driver", "vfs"]
         try:
             for _ in range(count):
-                run = [*command, "run", "-d", "--network", "none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]
+                run = [*command, "run", "-d", "--network", "none", "--ulimit=host", "--cgroups=disabled"]
                 words = ["--rootfs", image, "/bin/busybox", "sleep", "600"]
-                subprocess.run([*run, *words], check=True, capture_output=True, timeout=60)
+                done = subprocess.run([*run, *words], capture_output=True, text=True, timeout=60)
+                if done.returncode:
+                    raise OSError(f"podman run: {done.stderr.strip()}")
             listed = subprocess.run([*command, "ps", "-q"], check=True, capture_output=True, text=True, timeout=60)
             inspect = [*command, "inspect", *listed.stdout.split()]
             about = subprocess.run(inspect, check=True, capture_output=True, text=True, timeout=60)

@@ -152,7 +152,7 @@ def test_update_changes_the_policy(command: Command) -> None:
 def test_what_cannot_be_started_again_says_why(command: Command) -> None:
     command("run", "-d", "--name", "a", "--restart", "always", "busybox", "sh", "-c", "mv /bin/busybox /bin/other")
     found = wait_until(lambda: (state := shown(command, "a")["State"])["Error"] and state, "the restart fails")
-    assert "no such file" in found["Error"] and (found["ExitCode"], found["Status"]) == (127, "exited")
+    assert "no such file" in found["Error"] and (found["ExitCode"], found["Status"]) == (126, "exited")
 
 
 def test_the_keeper_is_killed_and_the_next_command_starts_another(command: Command) -> None:
