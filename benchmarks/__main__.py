@@ -12,6 +12,7 @@ from benchmarks import (
     grading,
     groups,
     layers,
+    memory,
     names,
     networks,
     podman_start,
@@ -43,6 +44,7 @@ MODULES = {
     "stats": stats,
     "ps": ps,
     "follow": follow,
+    "memory": memory,
     "grading": grading,
 }
 BENCHMARKS: dict[str, Callable[..., Report]] = {name: module.measure for name, module in MODULES.items()}

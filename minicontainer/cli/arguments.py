@@ -144,6 +144,9 @@ def _container(parser: Parser) -> None:
         add(f"--{option}", choices=choices, help=f"share the host's {name} namespace")
     limits.add_options(parser, creating=True)
     rights.add_options(parser)
+    policy = "when it has ended: no, on-failure[:N] (N times at most), always, unless-stopped (no)"
+    add("--restart", default="", metavar="POLICY", help=policy)
+    _health_options(parser)
     for clock in ("monotonic", "boottime"):
         help = f"its CLOCK_{clock.upper()} is S seconds ahead of the host's"
         add(f"--{clock}", type=int, default=0, metavar="S", help=help)
@@ -152,6 +155,23 @@ def _container(parser: Parser) -> None:
     add("--systemd", choices=("true", "false", "always"), default="true", help=systemd)
     add("image", metavar="IMAGE", help="an image, such as busybox, or with --rootfs a directory")
     add("args", nargs=argparse.REMAINDER, metavar="COMMAND …", help="what to run in it")
+
+
+def _health_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--health-cmd", metavar="COMMAND", help="see with this, in its shell, whether it is well (what the image says)")
+    add("--health-interval", metavar="TIME", help="how often, such as 10s or 1m30s; disable: only when asked for (30s)")
+    add("--health-timeout", metavar="TIME", help="how long it may take (30s)")
+    add("--health-retries", metavar="N", help="how many failures in a row make it unhealthy (3)")
+    add("--health-start-period", metavar="TIME", help="in which failures do not count (0s)")
+    add("--health-on-failure", metavar="ACTION", help="what to do then: none, restart, stop, kill (none)")
+    add("--no-healthcheck", action="store_true", help="also not as the image says")
+
+
+def _healthcheck(parser: Parser) -> None:
+    parser.epilog = "run: check now; 0 when it is well, 1 when it is not"
+    parser.add_argument("what", choices=("run",), metavar="run", help="the only one")
+    _one(parser)
 
 
 def _network_options(parser: Parser) -> None:
@@ -238,6 +258,7 @@ def _update(parser: Parser) -> None:
     add("--publish", action="append", default=[], metavar="[ADDR:][PORT:]PORT[/udp]", help="publish one more port")
     add("--mount", action="append", default=[], metavar="type=…,…", help="mount something more, as run --mount does")
     add("--unmount", action="append", default=[], metavar="PLACE", help="take away what is mounted there")
+    add("--restart", metavar="POLICY", help="when it has ended: no, on-failure[:N], always, unless-stopped")
     add("--unpublish", action="append", default=[], metavar="[[ADDR:]PORT:]PORT[/udp]", help="publish it no longer")
     add("containers", nargs="+", metavar="CONTAINER", help="name, or the beginning of the id")
 
@@ -409,6 +430,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Callable[[argparse.Name
         _of_images("monitor_options", "events"),
         _later("monitor", "events"),
     ),
+    "healthcheck": ("see whether a container is well, by its own check", _healthcheck, _later("healthcheck", "health")),
     "rename": ("give a container another name", _of_images("rename_options", "upkeep"), _later("rename", "upkeep")),
     "container": (
         "container prune: remove all that do not run",

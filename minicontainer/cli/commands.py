@@ -103,6 +103,12 @@ def update(arguments: argparse.Namespace) -> int:
     engine = _engine(arguments)
     configs = [engine.store.find(name) for name in arguments.containers]
     changes = [limits_of(arguments)] * len(configs)
+    if arguments.restart is not None:
+        configs = [engine.change_restart(config, arguments.restart) for config in configs]
+        others = (arguments.publish, arguments.unpublish, arguments.mount, arguments.unmount, arguments.memory_share)
+        if changes[0] == Limits() and not any(others):
+            print("\n".join(arguments.containers))
+            return 0
     if arguments.publish or arguments.unpublish:
         from minicontainer.cli.networks import republish
 
@@ -252,6 +258,8 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "rights": rights_of(arguments),
         **ids_of(arguments),
         "clock_offsets": (arguments.monotonic, arguments.boottime),
+        "restart": arguments.restart,
+        **_health_wishes(arguments),
         "cgroup_parent": arguments.cgroup_parent.strip("/"),
         "reaper": not arguments.no_init,
         "systemd": arguments.systemd,
@@ -277,6 +285,16 @@ def _network_wishes(arguments: argparse.Namespace, networks: list[str]) -> dict[
     from minicontainer.cli.networks import wishes_of
 
     return wishes_of(arguments, networks)
+
+
+def _health_wishes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is said of health checks; where nothing is, nothing of them is imported."""
+    said = [value for name, value in vars(arguments).items() if name.startswith("health_")]
+    if not arguments.no_healthcheck and all(value is None for value in said):
+        return {}
+    from minicontainer.cli.health import check_of
+
+    return {"health": check_of(arguments)}
 
 
 def _environment(arguments: argparse.Namespace) -> tuple[str, ...]:

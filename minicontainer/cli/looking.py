@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # ps
 
+_HEALTH = {"starting": " (health: starting)", "healthy": " (healthy)", "unhealthy": " (unhealthy)"}
 COLUMNS = {"ID": "CONTAINER", "Names": "NAME", "Image": "IMAGE", "Status": "STATUS", "Command": "COMMAND"}
 """Field, docker's, → heading."""
 
@@ -65,7 +66,8 @@ def _listed(row: Row, in_full: bool) -> dict[str, Any]:
         "Image": config.image,
         "Command": command if in_full or len(command) <= 60 else f"{command[:59]}…",
         "CreatedAt": _date(config.created),
-        "Status": ended if row.status == "exited" else row.status,
+        "Status": ended if row.status == "exited" else row.status + _HEALTH.get(row.health, ""),
+        "Health": row.health,
         "State": row.status,
         "Pid": state.pid or 0 if state.status == "running" else 0,
         "ExitCode": state.exit_code,
@@ -119,8 +121,25 @@ def _inspected(engine: Engine, name: str, kind: str | None) -> dict[str, Any]:
 
 def _container(engine: Engine, name: str) -> dict[str, Any]:
     config = engine.store.find(name)
-    shown = shown_container(config, engine.state(config), engine.paused(config))
+    shown = shown_container(config, state := engine.state(config), engine.paused(config))
+    if config.restart or config.health.test:
+        _add_watch(shown, engine, config, state)
     return shown | {"NetworkSettings": engine.network_settings(config)}
+
+
+def _add_watch(shown: dict[str, Any], engine: Engine, config: Config, state: State) -> None:
+    """What is known of its restarts and its health."""
+    from minicontainer.engine import restarting
+    from minicontainer.engine.health import health_of
+
+    past = restarting.past_of(engine.store, config.id)
+    due = restarting.due(config, state, past) is not None
+    shown |= {"RestartCount": past.count, "HostConfig": {"RestartPolicy": restarting.shown_policy(config)}}
+    shown["State"] |= {"Restarting": due, "Error": past.failed} | ({"Status": "restarting"} if due else {})
+    health = health_of(engine.store, config, state)
+    if health:
+        log = [{**one, "Start": _date(one["Start"]), "End": _date(one["End"])} for one in health.log]
+        shown["State"]["Health"] = {"Status": health.status, "FailingStreak": health.streak, "Log": log}
 
 
 def _image(engine: Engine, name: str) -> dict[str, Any]:

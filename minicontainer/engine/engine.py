@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from minicontainer.engine import rights
+from minicontainer.engine import restarting, rights
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.origin import Origin, environment, laid_on, recall, sharing
-from minicontainer.engine.store import Config, State, Store
+from minicontainer.engine.store import Check, Config, State, Store
 from minicontainer.linux import Namespace, birth_of, in_user_namespace, is_single_threaded, signal, thread_count
 from minicontainer.record import Record
 from minicontainer.runtime.attach import accompany, put_down
@@ -176,6 +176,10 @@ class Engine:
             raise EngineError(f"cannot write below {self.store.root}: {error.strerror}") from None
 
     def _added(self, config: Config, systemd: str) -> Config:
+        if config.health != Check():
+            from minicontainer.engine import health
+
+            health.check_wishes(config)
         if not config.args:
             raise EngineError("no command: say what to run in the container, such as: minicontainer run busybox sh")
         if systemd == "always" or (systemd == "true" and _is_init(config.args[0])):
@@ -200,6 +204,7 @@ class Engine:
         returns as soon as its program runs. Raises EngineError, StartError, Interrupted.
         """
         config = self._claim(config)
+        restarting.forget_past(self.store, config)
         self.store.set_state(config.id, State("starting"))
         self.store.tell(config, state="STARTING")
         running: Running | None = None
@@ -223,6 +228,7 @@ class Engine:
                 self.store.set_state(config.id, State("created"))
                 self.store.leave(config.id)
             raise
+        self._keep(config)
         return running
 
     @contextlib.contextmanager
@@ -258,11 +264,13 @@ class Engine:
             raise
         return config
 
-    def start_detached(self, config: Config) -> None:
-        """Start a created container, and let go of it. Raises EngineError, StartError."""
+    def start_detached(self, config: Config, *, again: bool = False) -> None:
+        """Start a created container, and let go of it; `again`: by its policy. Raises EngineError, StartError."""
         from minicontainer.engine.detached import leave_alone
 
         config = self._claim(config)
+        if not again:
+            restarting.forget_past(self.store, config)
         self.store.set_state(config.id, State("starting", detached=True))
         self.store.tell(config, state="STARTING")
         with self._explained() as calls:
@@ -280,6 +288,15 @@ class Engine:
                 raise
             finally:
                 self.store.leave(config.id)
+        self._keep(config)
+
+    def _keep(self, config: Config) -> None:
+        """Let the keeper know of a container that is to be restarted or checked."""
+        if config.restart or config.health.test:
+            from minicontainer.engine import keeper
+
+            if keeper.is_kept(config):
+                keeper.keep(self.store, config, self._steps_path)
 
     def _anew(self, config: Config) -> tuple[Spec, Connect | None]:
         """What a container that has asked for it is started with again."""
@@ -330,9 +347,15 @@ class Engine:
         self._recorded_as_ended(config, self._tidied_up(config, running))
 
     def wait(self, config: Config) -> int:
-        """Wait until a container, which may be another process's child, has ended, and return its exit status."""
+        """Wait until a container, which may be another process's child, has ended, and return its exit status.
+
+        That is: for good. One that is going to be restarted goes on.
+        """
         status = self.store.wait(config.id)
         state = self.state(config)
+        while restarting.await_restart(self.store, config, state):
+            status = self.store.wait(config.id)
+            state = self.state(config)
         if status is not None:
             return status
         if state.status == "created":
@@ -351,7 +374,12 @@ class Engine:
         self._remove(config, force, volumes)
 
     def _remove(self, config: Config, force: bool = False, volumes: bool = False) -> None:
+        if force:
+            restarting.mark_stopped(self.store, config)
         state = self.state(config)
+        if not force and restarting.is_due(self.store, config, state):
+            what_to_do = f"stop it first, or: minicontainer rm -f {config.name}"
+            raise EngineError(f'container "{config.name}" is about to be restarted; {what_to_do}', 1)
         if state.pid and (state.status == "running" or (force and state.detached)):
             if not force:
                 raise EngineError(
@@ -366,6 +394,10 @@ class Engine:
             remove_group(find_group(config.group))
         self._disconnected(config)
         self.store.forget(config, volumes=volumes)
+        if config.restart or config.health.test:
+            from minicontainer.engine import keeper
+
+            keeper.let_go(self.store, config)
 
     def send(self, config: Config, number: int) -> None:
         """Send a signal to a running container's program. Raises EngineError."""
@@ -373,6 +405,8 @@ class Engine:
 
         state = self._running(config)
         self.store.tell(config, "kill", signal=int(number))
+        if number in (signal.SIGKILL, detached.stop_signal(config.stop_signal)):
+            restarting.mark_stopped(self.store, config)
         detached.send(config, state, number)
         if number == signal.SIGKILL and self.paused(config):
             self.unpause(config)  # on v1, what is frozen does not even die
@@ -384,6 +418,7 @@ class Engine:
         """
         from minicontainer.engine import detached
 
+        restarting.mark_stopped(self.store, config)
         state = self.state(config)
         if state.status != "running":
             return
@@ -530,8 +565,25 @@ class Engine:
         self.store.tell(renamed, "rename", oldName=config.name)
         return renamed
 
+    def change_restart(self, config: Config, policy: str) -> Config:
+        """Give a container another restart policy. Raises EngineError: there is none such, or it was made with --rm."""
+        changed = config.replace(restart=policy)
+        restarting.check_policy(changed)
+        self.store.change(changed)
+        self.state(changed)
+        return changed
+
     def state(self, config: Config) -> State:
         """How far a container has come: what was written, held against the process table."""
+        state = self._found(config)
+        if config.restart or config.health.test:
+            from minicontainer.engine import keeper
+
+            if keeper.is_kept(config):
+                keeper.remind(self.store, config, state, self._steps_path)
+        return state
+
+    def _found(self, config: Config) -> State:
         state = self.store.state(config.id)
         if state.detached and state.status in ("starting", "running"):
             from minicontainer.engine.detached import settle
@@ -1115,6 +1167,7 @@ class Engine:
             ended = State("exited", exit_code=result.status, oom_killed=result.oom_killed, began=began, finished=now)
             self.store.set_state(config.id, ended)
         self.store.leave(config.id, result.status)
+        self._keep(config)
 
 
 def _became(config: Config, state: State) -> str:
@@ -1241,6 +1294,7 @@ def _check(config: Config) -> None:
     ):
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
     rights.check(config.rights)
+    restarting.check_policy(config)
     if config.uid_maps or config.own_ids:
         from minicontainer.engine import remapping
 

@@ -88,7 +88,7 @@ def origin_of(image: Image) -> Origin:
     return Origin(
         image_id=image.id, layers=image.layers, entrypoint=of.entrypoint, cmd=of.cmd, env=of.env, cwd=of.cwd,
         user=of.user, stop_signal=of.stop_signal, labels=tuple(of.labels.items()), exposed_ports=of.exposed_ports,
-        volumes=of.volumes,
+        volumes=of.volumes, health_check=of.health_check,
     )  # fmt: skip
 
 

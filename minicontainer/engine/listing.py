@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from minicontainer.engine.errors import EngineError
+from minicontainer.engine.restarting import is_due
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.record import Record
 from minicontainer.steps import Steps
 from minicontainer.steps.group import find_groups
 
-FILTERS = ("name", "id", "label", "network", "ancestor", "status", "exited")
-STATUSES = ("created", "starting", "running", "paused", "exited")
+FILTERS = ("name", "id", "label", "network", "ancestor", "status", "exited", "health")
+STATUSES = ("created", "starting", "running", "paused", "restarting", "exited")
+
+HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 
 class Row(Record):
@@ -24,7 +27,9 @@ class Row(Record):
     config: Config
     state: State
     status: str
-    """That of its state, or paused."""
+    """That of its state; or paused, or restarting."""
+    health: str = "none"
+    """Starting, healthy, unhealthy; none: it does not run, or nobody checks."""
 
 
 def listed(
@@ -47,21 +52,25 @@ def listed(
     configs = store.all()
     if last is not None:
         configs = configs[-last:] if last else []
-    found = list[tuple[Config, State]]()
+    found, restarting = list[tuple[Config, State]](), set[str]()
     for config in configs:
         if not _fits(config, wanted):
             continue
         state = state_of(config)
         if state.status == "exited" and config.remove and not store.is_there(config):
             continue  # --rm, and it has gone just now
-        if everything or state.status in ("running", "starting"):
+        due = is_due(store, config, state)
+        if everything or due or state.status in ("running", "starting"):
             found.append((config, state))
+            if due:
+                restarting.add(config.id)
     groups = find_groups([config.group for config, state in found if state.status == "running"])
     rows = []
     for config, state in found:
         group = groups.get(config.group) if state.status == "running" else None
         paused = group is not None and "freezer" in group and steps.is_frozen(group)
-        rows.append(Row(config, state, "paused" if paused else state.status))
+        status = "paused" if paused else "restarting" if config.id in restarting else state.status
+        rows.append(Row(config, state, status, _health(store, config, state)))
     return [row for row in rows if _is_so(row, wanted)]
 
 
@@ -73,6 +82,8 @@ def _read(filters: Sequence[str]) -> dict[str, list[str]]:
             raise EngineError(f'--filter "{text}": write NAME=VALUE, with one of {", ".join(FILTERS)}')
         if name == "status" and value not in STATUSES:
             raise EngineError(f'--filter "{text}": a status is one of {", ".join(STATUSES)}')
+        if name == "health" and value not in HEALTH:
+            raise EngineError(f'--filter "{text}": health is one of {", ".join(HEALTH)}')
         if name == "exited" and not (value.isascii() and value.isdecimal()):
             raise EngineError(f'--filter "{text}": write an exit status, such as exited=0')
         wanted.setdefault(name, []).append(value)
@@ -83,7 +94,18 @@ def _fits(config: Config, wanted: dict[str, list[str]]) -> bool:
     return all(name not in _OF_CONFIG or _OF_CONFIG[name](config, values) for name, values in wanted.items())
 
 
+def _health(store: Store, config: Config, state: State) -> str:
+    if not config.health.test or state.status != "running":
+        return "none"
+    from minicontainer.engine.health import health_of
+
+    found = health_of(store, config, state)
+    return found.status if found else "none"
+
+
 def _is_so(row: Row, wanted: dict[str, list[str]]) -> bool:
+    if "health" in wanted and row.health not in wanted["health"]:
+        return False
     if "status" in wanted and row.status not in wanted["status"]:
         return False
     return "exited" not in wanted or (row.state.status == "exited" and str(row.state.exit_code) in wanted["exited"])

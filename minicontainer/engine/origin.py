@@ -35,6 +35,8 @@ class Origin(Record):
     labels: tuple[tuple[str, str], ...] = ()
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
+    health_check: tuple[object, ...] = ()
+    """As `Check` has it."""
 
 
 def laid_on(config: Config, origin: Origin, entrypoint: str | None) -> Config:
@@ -54,6 +56,7 @@ def laid_on(config: Config, origin: Origin, entrypoint: str | None) -> Config:
         labels=tuple({**dict(origin.labels), **dict(config.labels)}.items()),
         exposed_ports=origin.exposed_ports,
         image_volumes=origin.volumes,
+        health=config.health.over(origin.health_check),
     )
 
 

@@ -11,11 +11,13 @@ STATE/containers/ID/config.json what the container is to be; an ID without one i
                    /hosts /resolv.conf /hostname  mounted below its /etc, where it has a network
                    /log         what such a one has written;  /stdin  a named pipe: what it is to read (-i)
                    /snapshots /restoring /freezing  see `engine.snapshots`
+                   /restarts /health  see `engine.restarting`, `engine.health`
                    /upper /work its writable layer;  /merged  where its root is mounted, in its own view only
 STATE/images/                   an OCI image layout: `minicontainer.images.content`
 STATE/layers/NAME/diff          a read-only layer of whatever image or snapshot, unpacked, as overlayfs takes it
 STATE/mounts/HEX.json           an image that is mounted on the host: `minicontainer.engine.image_mounts`
 STATE/events                    a line for each thing that happens to a container: `tell`, `minicontainer.engine.events`
+STATE/kept/ID, keeper.lock      who is to be restarted or checked: `minicontainer.engine.keeper`
 STATE/volumes/NAME/             directories that outlive containers: `minicontainer.engine.volumes`
 STATE/seccomp/…                 filters of system calls, compiled once
 """
@@ -39,12 +41,50 @@ from minicontainer.runtime.spec import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from minicontainer.network.wishes import Attachment, Port
     from minicontainer.steps.user import IdMap
 
 
 EVENTS_KEPT = (1 << 20, 4)
 """So many bytes of what has happened, and as many again, up to so many times."""
+
+
+class Check(Record):
+    """How to see whether a container is well, as far as its user, or its image, says: see `engine.health`."""
+
+    test: tuple[str, ...] = ()
+    """``CMD``, program, arguments…; ``CMD-SHELL``, a line for its shell; ``NONE``, in spite of its image."""
+    interval: float | None = None
+    """Seconds between two checks; 0: only when it is asked for."""
+    timeout: float | None = None
+    start_period: float | None = None
+    """Seconds in which it is not expected to be well."""
+    retries: int | None = None
+    """How many failures in a row make it unhealthy."""
+    on_failure: str | None = None
+
+    def over(self, image: tuple[Any, ...]) -> Check:
+        """With what the image says, the first five of these, where its user says nothing."""
+        theirs = dict(zip(self.asdict(), image, strict=False))
+        said = {name: value for name, value in self.asdict().items() if value not in (None, ())}
+        return Check(**{**theirs, **said})
+
+    @property
+    def every(self) -> float:
+        """Seconds between two checks; 30, as docker has it."""
+        return 30.0 if self.interval is None else self.interval
+
+    @property
+    def limit(self) -> float:
+        """Seconds that a check may take: 30."""
+        return self.timeout or 30.0
+
+    @property
+    def tries(self) -> int:
+        """Failures in a row that make it unhealthy: 3."""
+        return self.retries or 3
 
 
 class Config(Record):
@@ -116,6 +156,9 @@ class Config(Record):
     """Its process 1 is a systemd, or what wants the same: see `engine.systemd`."""
     remove: bool = False
     """Gone as soon as it has ended (--rm)."""
+    restart: str = ""
+    """What is done when it has ended: no, always, unless-stopped, on-failure, on-failure:N; see `engine.restarting`."""
+    health: Check = Check()
     origin: str = ""
     """Of a clone: the id of the container that it was made of, or ID/SNAPSHOT."""
     debugs: str = ""
@@ -129,6 +172,7 @@ class Config(Record):
         data = json.loads(text)
         data["limits"] = Limits(**{name: tuples(value) for name, value in data["limits"].items()})
         data["rights"] = Rights(**{name: tuples(value) for name, value in data.get("rights", {}).items()})
+        data["health"] = Check(**{name: tuples(value) for name, value in data.get("health", {}).items()})
         for name in ("volumes", "mounts", "devices", "labels", "uid_maps", "gid_maps"):
             data[name] = tuples(data.get(name, ()))
         for name in ("args", "env", "shared"):

@@ -161,6 +161,9 @@ class ImageConfig(Record):
     labels: Mapping[str, str] = {}
     stop_signal: str = ""
     """``SIGQUIT``, or a number."""
+    health_check: tuple[object, ...] = ()
+    """Docker's Healthcheck: the test, and in seconds its interval, its timeout, its start period; how many failures in
+    a row count. None: not said."""
     created: str = ""
     author: str = ""
     history: tuple[History, ...] = ()
@@ -247,10 +250,20 @@ def read_config(raw: bytes) -> ImageConfig:
         volumes=tuple(own.mapping("Volumes")),
         labels=own.texts_by_name("Labels"),
         stop_signal=own.text("StopSignal", ""),
+        health_check=_health_check(own),
         created=document.text("created", ""),
         author=document.text("author", ""),
         history=tuple(map(_history, document.parts("history"))),
     )
+
+
+def _health_check(own: _Part) -> tuple[object, ...]:
+    part = own.part("Healthcheck", optional=True)
+    if not (test := _without_nul(part, "Test")):
+        return ()
+    numbers = [part.data.get(name) for name in ("Interval", "Timeout", "StartPeriod", "Retries")]
+    interval, timeout, start, retries = (n if type(n) is int and n > 0 else None for n in numbers)  # 0: not said
+    return test, *(None if n is None else n / 1e9 for n in (interval, timeout, start)), retries
 
 
 def read_descriptor(data: object, what: str) -> Descriptor:

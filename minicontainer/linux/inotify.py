@@ -7,6 +7,11 @@ import os
 from minicontainer.linux.syscalls import call
 
 IN_MODIFY = 0x2
+IN_ATTRIB = 0x4
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
 IN_CLOEXEC = os.O_CLOEXEC
 IN_NONBLOCK = os.O_NONBLOCK
 

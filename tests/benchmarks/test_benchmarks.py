@@ -17,6 +17,7 @@ from benchmarks import (
     follow,
     grading,
     groups,
+    memory,
     names,
     networks,
     podman_start,
@@ -64,6 +65,13 @@ def test_groups_measures_every_kind_on_both_sides_and_names_the_others(nothing_l
     measured = {series.name.rpartition(": ")[0] for series in report.series}
     assert measured | set(report.missing) == set(groups.KINDS)
     assert {series.name.rpartition(": ")[2] for series in report.series} == {"C", "Python"}
+
+
+@root_only
+def test_memory_is_that_of_every_helper(nothing_left: None) -> None:
+    report = memory.measure(rounds=1, many=2)
+    assert {memory.FIRST, memory.EACH, memory.KEEPER, memory.KEEPER_MANY} <= {series.name for series in report.series}
+    assert all(0.1 < sample < 100 for series in report.series for sample in series.samples)
 
 
 @root_only
