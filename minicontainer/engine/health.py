@@ -110,6 +110,8 @@ def check_now(engine: Engine, config: Config) -> Health:
             after = before.replace(status=status, streak=streak, log=log)
         with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
             files.replace(f"{store.directory(config.id)}/health", json.dumps(after.asdict()))
+    if after.status != before.status:
+        store.tell(config, f"health_status: {after.status}")
     if after.status == "unhealthy" and code != 0 and engine.store.state(config.id).began == state.began:
         _act(engine, config, state)
     return after

@@ -90,6 +90,7 @@ class _Monitor:
                     keeper.ended(status)
                     return
                 keeper.ended(None)
+                self._store.tell_end(self._config, None, False)
                 self._store.set_state(self._config.id, State("starting", detached=True))
                 if running.group:
                     remove_group(running.group)
@@ -106,6 +107,7 @@ class _Monitor:
                 keeper.take(running.console)
             keeper.started()
             store.set_state(config.id, State("running", running.pid, birth_of(running.pid), detached=True, began=began))
+            store.tell(config, "start", "RUNNING")
         except BaseException:  # the disk is full: nobody would find it again
             put_down(running)
             running.wait()
