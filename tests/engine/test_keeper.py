@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -69,6 +70,12 @@ def at_restart(command: Command, name: str, number: int) -> None:
     wait_until(lambda: shown(command, name)["RestartCount"] >= number, f"{name} is restarted {number} times")
 
 
+def program_of(command: Command, name: str) -> int:
+    """The pid of its program, which is not process 1."""
+    [program] = [int(one["Pid"]) for one in json.loads(command("top", name, "--json").stdout) if one["Inside"] != 1]
+    return program
+
+
 ENDED = State("exited", exit_code=1, began=100.0, finished=101.0)
 
 
@@ -123,14 +130,15 @@ def test_what_is_stopped_or_killed_by_its_user_is_not_restarted(command: Command
         assert command("wait", name).stdout in ("137\n", "143\n")  # sleep heard of SIGTERM, or not any more
         assert shown(command, name)["State"]["Status"] == "exited" and shown(command, name)["RestartCount"] == 0
     assert command("restart", "-t", "0", "a").returncode == 0
-    [program] = [int(one["Pid"]) for one in json.loads(command("top", "a", "--json").stdout) if one["Inside"] != 1]
-    end([program])
+    end([program_of(command, "a")])
     at_restart(command, "a", 1)
 
 
 def test_what_can_be_done_while_a_restart_is_due(command: Command) -> None:
-    command("run", "-d", "--name", "a", "--restart", "unless-stopped", "busybox", "false")
-    at_restart(command, "a", 4)  # the next pause is 1.6 s
+    command("run", "-d", "--name", "a", "--restart", "unless-stopped", "busybox", "sleep", "600")
+    [record] = (command.root / "containers").glob("*")
+    (record / "restarts").write_text(json.dumps(Past(4, delay=60.0).asdict()))  # so the next pause is a minute
+    end([program_of(command, "a")])
     wait_until(lambda: shown(command, "a")["State"]["Status"] == "restarting", "a restart is due")
     assert "restarting" in command("ps", "--filter", "name=a").stdout
     assert "about to be restarted" in one_line(command("rm", "a").stderr)
@@ -161,7 +169,7 @@ def test_the_keeper_is_killed_and_the_next_command_starts_another(command: Comma
     first = a_keeper(command)
     end([first])
     assert keeper_of(command) is None
-    [program] = [int(one["Pid"]) for one in json.loads(command("top", "a", "--json").stdout) if one["Inside"] != 1]
+    program = program_of(command, "a")
     end([a_keeper(command), program])  # top has started it again; now its container ends unseen, too
     command("ps")
     at_restart(command, "a", 1)
@@ -301,7 +309,15 @@ def test_the_keeper_is_alone_and_holds_nothing_of_its_starter(command: Command) 
     for number in range(3):
         command("run", "-d", "--name", f"a{number}", "--restart", "always", "busybox", "sleep", "600")
     pid = a_keeper(command)
-    files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    assert sorted(file for file in files if file.startswith("/")) == ["/dev/null"] * 3 + [f"{command.root}/keeper.lock"]
-    assert files.count("anon_inode:[pidfd]") == 3
+
+    def files() -> list[str]:
+        found = []
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # it is just looking
+                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        return found
+
+    wait_until(lambda: files().count("anon_inode:[pidfd]") == 3, "it knows of all three")
+    named = [f"{command.root}/keeper.lock", *["/dev/null"] * 3]
+    wait_until(lambda: sorted(file for file in files() if file.startswith("/")) == sorted(named), "and holds no more")
     assert os.getpgid(pid) != os.getpgrp() and os.kill(pid, signal.SIGCONT) is None
