@@ -424,6 +424,21 @@ print("\n".join(lines[max(0, place - 4) : place + 6]))
 # %look_back calls
 
 # %% [markdown]
+# That is what the engine says of itself. strace(1) has it from the kernel, by ptrace(2). Do the two agree?
+
+# %%
+import shutil
+
+if shutil.which("strace"):
+    with engine().started("busybox", ["sleep", "60"]) as container:
+        watched = [sys.executable, "-m", "minicontainer", "--root", str(lab_root()), "exec", container.name, "hostname"]
+        command = ["strace", "-f", "-e", "trace=setns", *watched]
+        heard = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    print("\n".join(line for line in heard.stderr.splitlines() if "setns(" in line) or heard.stderr)
+else:
+    print("strace is not installed here: apt install strace")
+
+# %% [markdown]
 # ## What does the kernel think?
 #
 # The checks start containers with your functions and bind ports on both sides. They let a process join, look at its
