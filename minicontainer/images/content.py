@@ -351,7 +351,9 @@ class Ingestion:
             # Whoever had it before us has put it into its place, or thrown it away: then this is not the file any more.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.stat(self._file)):
-                    return fd
+                    if not os.path.exists(self._place):
+                        return fd
+                    os.unlink(self._file)  # it was put into its place between our look and our opening: this one is new
             os.close(fd)
         return -1
 

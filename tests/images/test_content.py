@@ -95,6 +95,25 @@ def test_of_two_who_take_in_the_same_blob_one_writes(store: ContentStore) -> Non
     assert offsets == [len(HELLO)]
 
 
+def test_one_that_is_put_into_its_place_between_our_look_and_our_opening(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is whole, and not begun anew."""
+    data = b"x" * 1000
+    blob = store.put(OCI_LAYER, data)
+    exists, looks = os.path.exists, list[str]()
+
+    def too_early(path: str) -> bool:
+        looks.append(path)
+        return len(looks) > 1 and exists(path)
+
+    monkeypatch.setattr(os.path, "exists", too_early)
+    with store.ingest(blob) as writer:
+        assert writer.offset == len(data)
+    monkeypatch.undo()
+    assert len(looks) > 1 and os.listdir(f"{store.directory}/ingest") == []
+
+
 def test_a_digest_with_slashes_is_no_file_name(store: ContentStore) -> None:
     for digest in ("sha256:../../../etc/passwd", "sha256:" + "a" * 62 + "/x", "../x", ""):
         for act in (store.has, store.open, lambda text: store.read(Descriptor("", text, 1))):
