@@ -1295,6 +1295,8 @@ def _check(config: Config) -> None:
         raise EngineError(f'"{config.cgroup_parent}" cannot be a group: name one below ours, such as web or web/front')
     rights.check(config.rights)
     restarting.check_policy(config)
+    if any(config.clock_offsets) and "time" in config.shared:
+        raise EngineError("--boottime and --monotonic take clocks of its own: leave out --timens host")
     if config.uid_maps or config.own_ids:
         from minicontainer.engine import remapping
 

@@ -18,6 +18,7 @@ import pytest
 from minicontainer.linux import PR_GET_DUMPABLE, prctl
 from minicontainer.linux.capabilities import capget
 from minicontainer.steps.overlay import stack_mapped
+from tests.cli.test_rootless import rootless
 from tests.command import DEADLINE, Command, needs_root, one_line
 from tests.host_state import HostUnchanged
 from tests.steps.apart import apart, errno_of
@@ -156,12 +157,18 @@ def test_ids_that_no_other_container_has(minicontainer: Command, tmp_path: Path)
         ((*MAP, "--ipc", "host"), "cannot share the host's IPC namespace when user namespaces are enabled"),
         ((*MAP, "--network", "container:other"), "cannot share another container's network"),
         (("--boottime", "-999999999"), "a clock would be below zero"),
+        (("--boottime", "5", "--timens", "host"), "take clocks of its own: leave out --timens host"),
     ],
 )
 def test_what_cannot_be(minicontainer: Command, options: tuple[str, ...], why: str) -> None:
     done = minicontainer("run", "--rm", *options, "busybox", "true")
     assert done.returncode == 125 and why in one_line(done.stderr)
     assert minicontainer.containers() == []
+
+
+def test_an_ordinary_user_is_told_that_it_takes_root(tmp_path: Path) -> None:
+    done = rootless(tmp_path, "run", "--rm", *MAP, "busybox", "true")
+    assert done.returncode == 125 and "take root: an ordinary user's containers are remapped" in one_line(done.stderr)
 
 
 def test_the_clocks_are_ahead_of_the_hosts(minicontainer: Command) -> None:
