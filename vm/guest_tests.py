@@ -44,10 +44,12 @@ SELECTION = (
     "tests/engine/test_resources.py", "tests/cli/test_resources.py", "tests/cli/test_bad_resources.py",
 )  # fmt: skip
 """What is run unless the arguments name files: what depends on the kernel. Those that exist."""
+NOT_ON_V1 = ("tests/runtime/test_failures.py", "tests/cli/test_bad_resources.py")
+"""What takes half of the time, and meets the same controllers in the trees of v1 that the host has."""
 
 WORLDS = ("v2", "v1", "hybrid")
 
-LIMIT = 15 * 60  # s, for everything
+LIMIT = 25 * 60  # s, for everything
 BOOT = 90  # s, until pytest starts; 6 s with an idle machine and TCG
 PROBE = 10  # s, for a kernel to come up and panic, which takes it 1 s where KVM works
 MEMORY = 1280  # MiB
@@ -184,7 +186,8 @@ def probe(kernel: Path, work: Path, say: Callable[[str], None] = say) -> str:
 def request(world: str, arguments: Sequence[str]) -> str:
     """What guest.sh reads: the world to make, the environment of the tests, and how to run them."""
     named = any(not word.startswith("-") and (ROOT / word.partition("::")[0]).exists() for word in arguments)
-    selection = [] if named else [path for path in SELECTION if (ROOT / path).exists()]
+    left_out = NOT_ON_V1 if world == "v1" else ()
+    selection = [] if named else [path for path in SELECTION if path not in left_out and (ROOT / path).exists()]
     pytest = ["python", "-m", "pytest", "-p", "no:cacheprovider", "--junit-xml=/run/junit.xml", *arguments, *selection]
     exports = f"LAB_CGROUP={world} LAB_PATIENCE={LAB_PATIENCE} LABS_DEADLINE={LABS_DEADLINE} PYTHONUNBUFFERED=1"
     return f"export {exports}\nrun_tests() {{\n    {shlex.join(pytest)}\n}}\n"

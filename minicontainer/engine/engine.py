@@ -15,6 +15,7 @@ from minicontainer.linux import Namespace, birth_of, in_user_namespace, is_singl
 from minicontainer.record import Record
 from minicontainer.runtime.attach import accompany, put_down
 from minicontainer.runtime.birth import Running, start
+from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Mount, Overlay, Process, Spec
@@ -376,7 +377,7 @@ class Engine:
     def _remove(self, config: Config, force: bool = False, volumes: bool = False) -> None:
         if force:
             restarting.mark_stopped(self.store, config)
-        state = self.state(config)
+        state = self._steady(config) if force else self.state(config)
         if not force and restarting.is_due(self.store, config, state):
             what_to_do = f"stop it first, or: minicontainer rm -f {config.name}"
             raise EngineError(f'container "{config.name}" is about to be restarted; {what_to_do}', 1)
@@ -407,6 +408,9 @@ class Engine:
         self.store.tell(config, "kill", signal=int(number))
         if number in (signal.SIGKILL, detached.stop_signal(config.stop_signal)):
             restarting.mark_stopped(self.store, config)
+            state = self._steady(config)  # it may have begun again just before
+            if state.status != "running":  # or has come to its end
+                return
         detached.send(config, state, number)
         if number == signal.SIGKILL and self.paused(config):
             self.unpause(config)  # on v1, what is frozen does not even die
@@ -419,7 +423,7 @@ class Engine:
         from minicontainer.engine import detached
 
         restarting.mark_stopped(self.store, config)
-        state = self.state(config)
+        state = self._steady(config)
         if state.status != "running":
             return
         self.store.tell(config, "kill", "STOPPING", signal=detached.stop_signal(config.stop_signal))
@@ -515,17 +519,17 @@ class Engine:
             console_size=_console_size() if terminal else None,
         )
         group, running = find_group(config.group), None
-        if config.systemd:
-            from minicontainer.engine.systemd import group_of
-
-            group = group_of(group, state.pid or 0)
         try:
+            if config.systemd:
+                from minicontainer.engine.systemd import group_of
+
+                group = group_of(group, state.pid or 0)
             with self._explained() as calls, self._recorded(calls):
                 running = start_in(state.pid or 0, process, spec, self._steps, group, stdio, alone=alone, only=only)
                 # The group is not this program's: who puts that down leaves the container alone.
                 running = running.replace(group=None)
                 self.store.tell(config, f"exec_start: {' '.join(args)}")
-        except BaseException:
+        except BaseException as error:
             if running:  # `explain` has failed
                 put_down(running)
                 if not alone:
@@ -533,6 +537,8 @@ class Engine:
                 for fd in (running.pidfd, running.console):
                     if fd is not None:
                         os.close(fd)
+            if isinstance(error, OSError | StartError) and getattr(error, "exit_code", 125) == 125 and _ends(state):
+                raise EngineError(f'container "{config.name}" has just ended', 1) from error
             raise
         return running
 
@@ -979,9 +985,18 @@ class Engine:
 
     def _running(self, config: Config) -> State:
         """The state of a container that runs. Raises EngineError."""
-        state = self.state(config)
+        state = self._steady(config)
         if state.status != "running":
             raise EngineError(f'container "{config.name}" does not run; start it: minicontainer start {config.name}', 1)
+        return state
+
+    def _steady(self, config: Config) -> State:
+        """The state of a container; if it is just being started again, by its own wish, what comes of that."""
+        state = self.state(config)
+        if config.systemd and state.status == "starting":
+            from minicontainer.engine import following
+
+            state = following.again(lambda: self.state(config)) or self.state(config)
         return state
 
     # Images
@@ -1231,6 +1246,20 @@ def _kill(pid: int, started: int | None, group: Group) -> None:
             select.select([pidfd], [], [], 10)
         finally:
             os.close(pidfd)
+
+
+def _ends(state: State) -> bool:
+    """Whether process 1 of what ran a moment ago has ended, or is about to: it does so after all others."""
+    import select
+
+    try:
+        pidfd = os.pidfd_open(state.pid or 0)
+    except OSError:
+        return True
+    try:
+        return birth_of(state.pid or 0) != state.started or bool(select.select([pidfd], [], [], 0.1)[0])
+    finally:
+        os.close(pidfd)
 
 
 @contextlib.contextmanager

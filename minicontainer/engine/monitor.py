@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from minicontainer.engine.detached import files_for, noted
 from minicontainer.engine.errors import EngineError
+from minicontainer.engine.restarting import past_of, turn
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.engine.systemd import REBOOTED, status_of
 from minicontainer.linux import birth_of, clone3, set_title
@@ -78,6 +79,9 @@ class _Monitor:
         self._line: Channel | None = line
         """To the command, until it has been told that the container runs."""
         self._record = store.lock_of(config.id)
+        self._turn = contextlib.ExitStack()
+        """From its end until it runs again: whoever is about to stop it waits for that, and whoever has been is heard.
+        """
 
     def stay(self, spec: Spec, connect: Connect | None, again: Again | None) -> None:
         """Start it, keep it, and start it again as often as it wants that."""
@@ -90,6 +94,11 @@ class _Monitor:
                     keeper.ended(status)
                     return
                 keeper.ended(None)
+                self._turn.enter_context(turn(self._store, self._config.id))
+                if past_of(self._store, self._config.id).stopped:
+                    keeper.started()
+                    keeper.ended(0)
+                    return
                 self._store.tell_end(self._config, None, False)
                 self._store.set_state(self._config.id, State("starting", detached=True))
                 if running.group:
@@ -112,6 +121,7 @@ class _Monitor:
             put_down(running)
             running.wait()
             raise
+        self._turn.close()
         if self._line is not None:
             with contextlib.suppress(BrokenPipeError):  # whoever wanted it has been killed; it runs all the same
                 self._line.send("ready")

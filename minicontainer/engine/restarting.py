@@ -106,7 +106,7 @@ def past_of(store: Store, container_id: str) -> Past:
 
 def mark_stopped(store: Store, config: Config) -> None:
     """Write down that its user stops a container, before it is: waits for a restart that is just being done."""
-    if config.restart:
+    if config.restart or config.systemd:
         with turn(store, config.id):
             _write(store, config.id, past_of(store, config.id).replace(stopped=_boot()))
 

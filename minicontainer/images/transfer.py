@@ -36,6 +36,8 @@ PARALLEL = 4
 """Layers that are on their way at once; a registry may not like more."""
 HURRY = 1.0
 """Seconds; so long an interrupted pull waits for each of its threads to let go."""
+NAP = 0.5
+"""Seconds; a ^C that comes right before Python goes to sleep, or to another thread, is seen after so long."""
 DEPTH = 3
 """Indexes of indexes of indexes."""
 FOREIGN = ("foreign", "nondistributable")
@@ -379,17 +381,19 @@ def _together(jobs: Sequence[Callable[[], None]], parallel: int, registries: Seq
 
     # Daemons, so that somebody who is in a hurry need not wait for one that waits for a silent registry.
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(parallel, len(jobs)))]
-    for thread in threads:
-        thread.start()
     try:
         for thread in threads:
-            thread.join()
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(NAP)
     except BaseException:  # ^C
         waiting.clear()
         for registry in registries:
             registry.stop()
         for thread in threads:
-            thread.join(HURRY)
+            with contextlib.suppress(RuntimeError):  # not started yet
+                thread.join(HURRY)
         raise
     if errors:
         raise errors[0]

@@ -46,11 +46,16 @@ def thaw(group: Group) -> None:
 
 
 def is_frozen(group: Group) -> bool:
-    """Whether the whole group stands still."""
+    """Whether the whole group stands still. One that has been removed since it was found does not."""
     version, directory = group["freezer"]
-    if version == 2:
-        return fields(f"{directory}/cgroup.events")["frozen"] == 1
-    return read(f"{directory}/freezer.state") == "FROZEN"
+    try:
+        if version == 2:
+            return fields(f"{directory}/cgroup.events")["frozen"] == 1
+        return read(f"{directory}/freezer.state") == "FROZEN"
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):  # not there; opened, and gone before it was read
+            return False
+        raise
 
 
 def _wait(version: int, directory: str, frozen: bool) -> None:

@@ -145,6 +145,22 @@ def test_reboot_is_not_the_end_of_what_is_to_go(minicontainer: Command) -> None:
     wait_until(lambda: not minicontainer.containers(), "it is gone")
 
 
+@pytest.mark.parametrize("words", [("stop", "-t", "0"), ("kill",), ("rm", "-f")])
+def test_one_that_boots_again_and_again_can_be_stopped(minicontainer: Command, words: tuple[str, ...]) -> None:
+    """In the moment between too; and it does not begin again after that."""
+    boots = ("sh", "-c", "exec reboot -f")
+    said(minicontainer("run", "-d", "--systemd", "always", "--name", "c1", "busybox", *boots))
+    assert "has just ended" in one_line(minicontainer("exec", "c1", "sleep", "600").stderr)
+    said(minicontainer(*words, "c1"))
+    if words[0] == "rm":
+        assert minicontainer.containers() == []
+    else:
+        said(minicontainer("wait", "c1"))
+        assert "exited" in said(minicontainer("ps", "-a"))
+        said(minicontainer("start", "c1"))
+        said(minicontainer("rm", "-f", "c1"))
+
+
 def test_who_is_attached_stays_through_a_reboot(minicontainer: Command) -> None:
     script = f"read key; echo got $key; {TWICE.replace('exit 7', 'read key; echo got $key; exit 7')}"
     said(minicontainer("run", "-dt", "--systemd", "always", "--name", "c1", "busybox", "sh", "-c", script))

@@ -184,6 +184,7 @@ def test_a_killed_zygote_is_told_or_replaced(state_root: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_containers_end_with_the_process_that_started_them(state_root: Path, number: signal.Signals) -> None:
+    before = set(children(os.getpid()))
     program = PRELUDE + textwrap.dedent("""
         with engine.started("busybox", ["sleep", "600"], limits=Limits(pids=20)) as one:
             with engine.started("busybox", ["sh", "-c", "trap '' TERM INT HUP; sleep 600"]) as two:
@@ -202,7 +203,8 @@ def test_the_containers_end_with_the_process_that_started_them(state_root: Path,
         assert select.select([pidfd], [], [], DEADLINE)[0], "a container lives on"
         os.close(pidfd)
     wait_until(
-        lambda: not [pid for pid in children(os.getpid()) if _alive(pid)], "the zygote and its children have ended"
+        lambda: not [pid for pid in children(os.getpid()) if pid not in before and _alive(pid)],
+        "the zygote and its children have ended",
     )
     command = Command(state_root)
     assert "which was to go" in command("system", "repair").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -532,3 +533,24 @@ def test_settings_that_cannot_be_understood(tmp_path: Path, text: str, said: str
 def test_plain_http_for_this_machine_only_and_for_what_is_said_to_be_insecure(registry: str, base: str) -> None:
     [endpoint] = endpoints_of(registry, {"10.0.0.5:5000": {"insecure": True}})
     assert endpoint.base == base
+
+
+def test_an_interrupt_that_only_another_thread_notices(odd: OddRegistry, store: ContentStore, clients: Clients) -> None:
+    """As one does that comes right before the main thread goes to sleep: nothing wakes that."""
+    odd.add("box", small(), "1")
+    [client] = clients(odd.name)
+    stopped = threading.Event()
+    stop, waited = client.stop, list[bool]()
+
+    def stopping() -> None:
+        stop()
+        stopped.set()
+
+    def unpack(layer: Descriptor, diff_id: str) -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        waited.append(stopped.wait(DEADLINE))
+
+    client.stop = stopping  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pull(parse_reference(f"{odd.name}/box:1"), store, [client], unpack=unpack)
+    assert waited and all(waited)

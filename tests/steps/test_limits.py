@@ -19,7 +19,7 @@ from minicontainer.steps.cpu import pin, share_cpu, throttle, yield_cpu
 from minicontainer.steps.devices import EVERY_CONTAINER, allow_devices, device_program, read_rule
 from minicontainer.steps.events import EVENTS, count_events, events_counted
 from minicontainer.steps.freezer import freeze, is_frozen, thaw
-from minicontainer.steps.group import Group, LimitUnavailable
+from minicontainer.steps.group import Group, LimitUnavailable, remove_group
 from minicontainer.steps.io import limit_io, weigh_io
 from minicontainer.steps.memory import count_oom_kills, disable_oom_killer, limit_memory, protect_memory
 from minicontainer.steps.packets import prioritize_packets, tag_packets
@@ -205,6 +205,8 @@ def test_when_freeze_returns_all_stand_still(groups: Groups) -> None:
     assert on_disk(group, "freezer", "freezer.state", "cgroup.freeze") == {1: "FROZEN", 2: "1"}[group["freezer"][0]]
     thaw(group)
     assert not is_frozen(group)
+    remove_group(group)
+    assert not is_frozen(group), "somebody looks at one that has just gone"
 
 
 def test_an_empty_group_can_be_frozen_and_thawed_twice(groups: Groups) -> None:

@@ -162,6 +162,15 @@ def test_output_report_and_status_are_those_of_the_pytest_in_the_guest(bench: Be
     assert lines[-2:] == ["True False", "=== 1 failed in 0.1s ==="]
 
 
+def test_what_is_left_out_on_v1_is_what_takes_long() -> None:
+    chosen = {world: guest_tests.request(world, ["-q"]) for world in guest_tests.WORLDS}
+    for path in guest_tests.SELECTION:
+        assert [path in chosen[world] for world in ("v2", "hybrid")] == [True, True], "a file that is not there"
+        assert (path in chosen["v1"]) == (path not in guest_tests.NOT_ON_V1)
+    assert set(guest_tests.NOT_ON_V1) < set(guest_tests.SELECTION)
+    assert guest_tests.NOT_ON_V1[0] in guest_tests.request("v1", [guest_tests.NOT_ON_V1[0]])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whoever_ends_it_ends_the_guest(bench: Bench, number: signal.Signals) -> None:
     bench.has_disk()
