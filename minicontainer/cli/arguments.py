@@ -105,6 +105,7 @@ def add_explain(parser: Parser) -> None:
 def _run(parser: Parser) -> None:
     parser.add_argument("--rm", action="store_true", help="remove the container when it has ended")
     parser.add_argument("-d", "--detach", action="store_true", help="let it run by itself, and print its id")
+    _detach_keys(parser)
     _container(parser)
 
 
@@ -207,6 +208,7 @@ def _volume(parser: Parser) -> None:
 def _start(parser: Parser) -> None:
     parser.add_argument("-a", "--attach", action="store_true", help="stay with it: its output, its exit status")
     _interactive(parser)
+    _detach_keys(parser)
     _several(parser)
 
 
@@ -307,9 +309,13 @@ def _debug(parser: Parser) -> None:
 
 def _attach(parser: Parser) -> None:
     parser.add_argument("--no-stdin", action="store_true", help="pass nothing on that is typed")
+    _detach_keys(parser)
+    _one(parser)
+
+
+def _detach_keys(parser: Parser) -> None:
     keys = "leave it with these, such as ctrl-a,d; '': with none ($MINICONTAINER_DETACH_KEYS, ctrl-p,ctrl-q)"
     parser.add_argument("--detach-keys", metavar="KEYS", help=keys)
-    _one(parser)
 
 
 def _console(parser: Parser) -> None:

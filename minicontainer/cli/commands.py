@@ -36,6 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     stdin = 0 if arguments.interactive else None
     _require_terminal(arguments)
+    if stdin is not None and arguments.tty:
+        leave = _keys(arguments.detach_keys)
+        options = {"remove": arguments.rm, **_options(arguments)}
+        return _ended(engine.run_attached(arguments.image, arguments.args, interrupts, leave, **options))
     result = engine.run(
         arguments.image,
         arguments.args,
@@ -69,6 +73,8 @@ def start(arguments: argparse.Namespace) -> int:
     if len(arguments.containers) != 1:
         raise EngineError("start -a stays with one container: name just one")
     config = engine.store.find(arguments.containers[0])
+    if arguments.interactive and config.terminal and os.isatty(0):
+        return _ended(engine.start_attached(config, interrupts, _keys(arguments.detach_keys)))
     stdio = (0 if arguments.interactive else None, 1, 2)
     running = engine.start(config, stdio, interrupts)
     return _ended(engine.stay(config, running, stdio, interrupts))
@@ -333,7 +339,10 @@ def _log_pieces(options: list[str]) -> tuple[int, int]:
     return most, int(count)
 
 
-def _ended(result: Result) -> int:
+def _ended(result: Result | None) -> int:
+    """Its exit status; 0: it has been left, and runs on."""
+    if result is None:
+        return 0
     if result.oom_killed:
         print("minicontainer: the container reached its limit of memory, and the kernel killed (OOM)", file=sys.stderr)
     return result.status
@@ -443,6 +452,16 @@ def _let_interrupt() -> None:
 def _printable(text: str) -> str:
     """One line, and nothing that a terminal would take for an order."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _keys(said: str | None, usual: str = "ctrl-p,ctrl-q") -> bytes:
+    """Those that leave a container: as the command line says, the environment, or as usual."""
+    from minicontainer.runtime.keys import read_keys
+
+    try:
+        return read_keys(os.environ.get("MINICONTAINER_DETACH_KEYS", usual) if said is None else said)
+    except ValueError as error:
+        raise EngineError(str(error)) from None
 
 
 def _require_terminal(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from minicontainer.cli.commands import _each, _engine, _environment, _held_signals, _let_interrupt, _require_terminal
+from minicontainer.cli.commands import (
+    _each,
+    _ended,
+    _engine,
+    _environment,
+    _held_signals,
+    _keys,
+    _let_interrupt,
+    _require_terminal,
+)
 from minicontainer.cli.rights import is_name, user_of
 from minicontainer.engine.errors import EngineError
 from minicontainer.engine.rights import Rights
@@ -79,9 +88,8 @@ def attach(arguments: argparse.Namespace) -> int:
     interrupts = _held_signals()
     engine = _engine(arguments)
     config = engine.store.find(arguments.container)
-    leave = _keys(arguments.detach_keys, "ctrl-p,ctrl-q")
-    status = engine.attach(config, None if arguments.no_stdin else 0, interrupts, leave)
-    return 0 if status is None else status
+    leave = _keys(arguments.detach_keys)
+    return _ended(engine.attach(config, None if arguments.no_stdin else 0, interrupts, leave))
 
 
 def console(arguments: argparse.Namespace) -> int:
@@ -93,20 +101,7 @@ def console(arguments: argparse.Namespace) -> int:
         raise EngineError(f'container "{config.name}" has no terminal: make it with -t, or see exec -it', 1)
     if arguments.tty != 0:
         raise EngineError(f'container "{config.name}" has one terminal, its console, which is -t 0', 1)
-    status = engine.attach(config, 0, interrupts, _keys(arguments.escape, "ctrl-a,q"))
-    return 0 if status is None else status
-
-
-def _keys(said: str | None, usual: str) -> bytes:
-    """Those that leave: as the command line says, the environment, or as usual."""
-    import os
-
-    from minicontainer.runtime.keys import read_keys
-
-    try:
-        return read_keys(os.environ.get("MINICONTAINER_DETACH_KEYS", usual) if said is None else said)
-    except ValueError as error:
-        raise EngineError(str(error)) from None
+    return _ended(engine.attach(config, 0, interrupts, _keys(arguments.escape, "ctrl-a,q")))
 
 
 def logs(arguments: argparse.Namespace) -> int:

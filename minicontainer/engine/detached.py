@@ -36,17 +36,19 @@ def leave_alone(
     steps: Steps,
     connect: Connect | None = None,
     again: Callable[[], tuple[Spec, Connect | None]] | None = None,
+    interrupts: int | None = None,
 ) -> None:
     """Start a container that is attended by us, connect it, and let go of it. Raises EngineError, StartError.
 
-    `again`: what to start it with once more, after it has asked to be.
+    `again`: what to start it with once more, after it has asked to be. `interrupts`: a signalfd(2); a signal that
+    arrives there meanwhile ends that (Interrupted).
     """
     if not is_single_threaded():
         raise EngineError("this process has several threads: start it with the command, minicontainer start")
     if not config.reaper:
         from minicontainer.engine.monitor import watch_over
 
-        watch_over(store, config, spec, steps, connect, again)
+        watch_over(store, config, spec, steps, connect, again, interrupts)
         return
     if config.limits.pids == 2:
         raise EngineError("--pids-limit 2: process 1 of what runs by itself has two threads; give it at least 3")
@@ -56,7 +58,7 @@ def leave_alone(
         keeper, stdio = files_for(store, config, store.lock_of(config.id), opened)
         alone = spec.replace(die_with_parent=False)
         born = noted(store, config, began)
-        running = start(alone, steps, stdio, born=born, keeper=keeper, connect=connect)
+        running = start(alone, steps, stdio, interrupts, born=born, keeper=keeper, connect=connect)
         try:
             born_at = birth_of(running.pid)
             store.set_state(config.id, State("running", running.pid, born_at, detached=True, began=began))

@@ -15,7 +15,7 @@ from minicontainer.linux import Namespace, birth_of, in_user_namespace, is_singl
 from minicontainer.record import Record
 from minicontainer.runtime.attach import accompany, put_down
 from minicontainer.runtime.birth import Running, start
-from minicontainer.runtime.errors import StartError
+from minicontainer.runtime.errors import Interrupted, StartError
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Mount, Overlay, Process, Spec
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # typing takes longer to import than a container to start
     from minicontainer.engine.committing import Wishes
     from minicontainer.engine.copying import Place
     from minicontainer.engine.events import Event
+    from minicontainer.engine.following import Log
     from minicontainer.engine.image_mounts import ImageMount
     from minicontainer.engine.listing import Row
     from minicontainer.engine.making import Making
@@ -265,8 +266,11 @@ class Engine:
             raise
         return config
 
-    def start_detached(self, config: Config, *, again: bool = False) -> None:
-        """Start a created container, and let go of it; `again`: by its policy. Raises EngineError, StartError."""
+    def start_detached(self, config: Config, *, again: bool = False, interrupts: int | None = None) -> None:
+        """Start a created container, and let go of it; `again`: by its policy.
+
+        Raises EngineError, StartError, Interrupted.
+        """
         from minicontainer.engine.detached import leave_alone
 
         config = self._claim(config)
@@ -279,8 +283,9 @@ class Engine:
                 connect = self._connection(config)
                 with self._recorded(calls):
                     leave_alone(
-                        self.store, config, self._spec(config), self._steps, connect, lambda: self._anew(config)
-                    )
+                        self.store, config, self._spec(config), self._steps, connect, lambda: self._anew(config),
+                        interrupts,
+                    )  # fmt: skip
             except BaseException:
                 self._disconnected(config)
                 os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
@@ -457,26 +462,62 @@ class Engine:
             until=until, out=(1, 2),
         )  # fmt: skip
 
-    def attach(
-        self, config: Config, stdin: int | None = None, interrupts: int | None = None, leave: bytes = b"\x10\x11"
-    ) -> int | None:
-        """Stay with a container that was left alone, until it ends; its exit status. None: we left it again, by the
-        keys `leave`.
+    def attach(self, config: Config, stdin: int | None, interrupts: int | None, leave: bytes) -> Result | None:
+        """Stay with a container that was left alone, until it ends. None: we left it again, by the keys `leave`.
 
         Raises EngineError.
         """
         from minicontainer.engine import following
 
         with self.store.waiter(config.id) as end:
-            state: State | None = self._running(config)
+            state = self._running(config)
+            if not state.detached:
+                raise EngineError(
+                    f'container "{config.name}" is somebody\'s who stays with it: its output goes there', 1
+                )
             self.store.tell(config, "attach")
-            while state:
-                if not following.attach(self.store, config, state, stdin=stdin, interrupts=interrupts, leave=leave):
-                    return None
-                state = following.again(lambda: self.state(config)) if config.systemd else None
-            status = end()
-            self.state(config)  # which settles it
-            return status
+            with following.from_now_on(self.store, config) as log:
+                return self._attached(config, state, log, end, stdin, interrupts, leave)
+
+    def start_attached(self, config: Config, interrupts: int, leave: bytes) -> Result | None:
+        """Start a created container that has a terminal, and stay with it as `attach` does, so that it can be left.
+
+        Raises EngineError, StartError, Interrupted.
+        """
+        from minicontainer.engine import following
+
+        os.close(self.store.open_log(config.id))
+        with self.store.waiter(config.id) as end, following.from_now_on(self.store, config) as log:
+            self.start_detached(config, interrupts=interrupts)
+            return self._attached(config, self.store.state(config.id), log, end, 0, interrupts, leave)
+
+    def run_attached(self, image: str, args: list[str], interrupts: int, leave: bytes, **options: Any) -> Result | None:
+        """Create a container and do the same. Raises EngineError, StartError, Interrupted; it is gone then."""
+        config = self._create(image, args, **options)
+        try:
+            return self.start_attached(config, interrupts, leave)
+        except (StartError, Interrupted, EngineError):
+            self._remove(config, force=True, volumes=True)
+            raise
+
+    def _attached(
+        self,
+        config: Config,
+        state: State | None,
+        log: Log,
+        end: Callable[[], int | None],
+        stdin: int | None,
+        interrupts: int | None,
+        leave: bytes,
+    ) -> Result | None:
+        from minicontainer.engine import following
+
+        while state:
+            if not following.attach(self.store, config, state, log, stdin=stdin, interrupts=interrupts, leave=leave):
+                return None
+            state = following.again(lambda: self.state(config)) if config.systemd else None
+        status = end()
+        return Result(0 if status is None else status, oom_killed=self.state(config).oom_killed)
 
     def exec(
         self,

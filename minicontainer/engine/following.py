@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import time
@@ -19,8 +20,8 @@ from minicontainer.runtime.keeping import MASTER, stamp
 from minicontainer.runtime.keys import Leaving
 from minicontainer.runtime.terminal import Raw, copy_size
 
-LEAVE = b"\x10\x11"
-"""^P ^Q, at the terminal: go away and let it run; as with docker, unless other keys are wished."""
+_FAREWELL = 1.0
+"""Seconds that a program may take to end when the window is closed in which it was started."""
 
 
 class Log(Journal):
@@ -81,19 +82,40 @@ def logs(
         log.close()
 
 
-def attach(
-    store: Store, config: Config, state: State, *, stdin: int | None, interrupts: int | None, leave: bytes = LEAVE
-) -> bool:
-    """Stay with a container until it ends: its output, what is typed, and signals. False: the user has left it again.
-
-    Raises EngineError.
-    """
-    if not state.detached:
-        raise EngineError(f'container "{config.name}" is somebody\'s who stays with it: its output goes there', 1)
+@contextlib.contextmanager
+def from_now_on(store: Store, config: Config) -> Iterator[Log]:
+    """The log, of which only what is still to come will be shown. Raises EngineError: there is none."""
     log = Log(store, config)
-    with process_of(config, state) as pidfd, contextlib.ExitStack() as stack:
-        stack.callback(log.close)
+    try:
         log.to_the_end()
+        yield log
+    finally:
+        log.close()
+
+
+def attach(
+    store: Store, config: Config, state: State, log: Log, *, stdin: int | None, interrupts: int | None, leave: bytes
+) -> bool:
+    """Stay with a container until it ends: its output, what is typed, signals. False: the user has left it again."""
+    stays = True
+    with contextlib.ExitStack() as stack:
+        if config.terminal and stdin is not None and os.isatty(stdin):
+            stack.enter_context(Raw(stdin))
+        with contextlib.suppress(EngineError):  # it has just ended
+            stays = _accompany(store, config, state, log, stdin, interrupts, leave)
+        try:
+            if stays:
+                _copy(log, (1, 2), False)
+        except OSError:
+            if _is_open(1):
+                raise
+    return stays
+
+
+def _accompany(
+    store: Store, config: Config, state: State, log: Log, stdin: int | None, interrupts: int | None, leave: bytes
+) -> bool:
+    with process_of(config, state) as pidfd, contextlib.ExitStack() as stack:
         sink = _sink(store, config, state, pidfd)
         if sink is not None:
             os.set_blocking(sink, False)
@@ -113,12 +135,25 @@ def attach(
             send(config, state, number)
 
         if config.terminal and sink is not None and stdin is not None and os.isatty(stdin):
-            stack.enter_context(Raw(stdin))
             copy_size(stdin, sink)
         acts: dict[int, Callable[[], object]] = {} if interrupts is None else {interrupts: interrupted}
-        _watch(log, pidfd, lambda: _copy(log, (1, 2), False), acts, typing)
-        _copy(log, (1, 2), False)
+        try:
+            _watch(log, pidfd, lambda: _copy(log, (1, 2), False), acts, typing)
+        except OSError:
+            if _is_open(1):
+                raise
+            # Our window was closed, for which the kernel has a word that is still on its way.
+            send(config, state, signal.SIGHUP)
+            if not select.select([pidfd], [], [], _FAREWELL)[0]:
+                raise
         return not typing.left
+
+
+def _is_open(fd: int) -> bool:
+    """Whether somebody is still at the other side of this terminal, or whatever it is."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return not poll.poll(0)
 
 
 def again(look: Callable[[], State]) -> State | None:
@@ -207,11 +242,16 @@ def _watch(
 
 def _sink(store: Store, config: Config, state: State, pidfd: int) -> int | None:
     """Where what is typed goes to: the terminal's master, which process 1 or its monitor has; or the named pipe."""
-    if config.terminal and config.reaper:
-        return pidfd_getfd(pidfd, MASTER)
     if config.terminal:
-        with monitor_of(config, state) as monitor:
-            return pidfd_getfd(monitor, MASTER)
+        try:
+            if config.reaper:
+                return pidfd_getfd(pidfd, MASTER)
+            with monitor_of(config, state) as monitor:
+                return pidfd_getfd(monitor, MASTER)
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.EBADF):  # it has ended; it is ending, and has closed its files
+                raise
+            raise EngineError(f'container "{config.name}" has just ended', 1) from None
     if config.interactive:
         with contextlib.suppress(OSError):
             return os.open(store.stdin(config.id), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import time
 from collections.abc import Callable
 
@@ -25,11 +26,11 @@ from minicontainer.engine.errors import EngineError
 from minicontainer.engine.restarting import past_of, turn
 from minicontainer.engine.store import Config, State, Store
 from minicontainer.engine.systemd import REBOOTED, status_of
-from minicontainer.linux import birth_of, clone3, set_title
+from minicontainer.linux import birth_of, clone3, set_title, signal
 from minicontainer.runtime.attach import put_down
 from minicontainer.runtime.birth import Connect, Running, start
 from minicontainer.runtime.channel import Channel
-from minicontainer.runtime.errors import StartError
+from minicontainer.runtime.errors import Interrupted, StartError
 from minicontainer.runtime.keeping import FIRST, Keeper
 from minicontainer.runtime.program import keep_nothing
 from minicontainer.runtime.spec import Spec
@@ -44,10 +45,19 @@ Again = Callable[[], tuple[Spec, Connect | None]]
 
 
 def watch_over(
-    store: Store, config: Config, spec: Spec, steps: Steps, connect: Connect | None, again: Again | None
+    store: Store,
+    config: Config,
+    spec: Spec,
+    steps: Steps,
+    connect: Connect | None,
+    again: Again | None,
+    interrupts: int | None,
 ) -> None:
-    """Start a container that is attended by us, and a monitor that takes it over. Raises EngineError, StartError."""
-    ours, theirs = Channel.pair()
+    """Start a container that is attended by us, and a monitor that takes it over.
+
+    Raises EngineError, StartError, and Interrupted: by a signal that has come to `interrupts`, a signalfd(2).
+    """
+    ours, theirs, passed_on = *Channel.pair(), 0
     try:
         pid = clone3(0)
         if pid == 0:
@@ -55,20 +65,33 @@ def watch_over(
                 ours.close()
                 os.setsid()  # a ^C in the caller's terminal is the caller's affair
                 set_title("minicontainer monitor")
-                _Monitor(store, config, steps, theirs).stay(spec, connect, again)
+                _Monitor(store, config, steps, theirs).stay(spec, connect, again, interrupts)
             finally:
                 os._exit(0)
         theirs.close()
+        while interrupts is not None and ours.fileno() not in (ready := _readable(ours.fileno(), interrupts)):
+            if interrupts in ready and (number := os.read(interrupts, 128)[0]) != signal.SIGWINCH:
+                os.kill(pid, number)
+                passed_on = number
+                break
         word, details = ours.receive()
     finally:
         ours.close()
         theirs.close()
     if word == "ready":
+        if passed_on:  # too late: it is the program's, once somebody looks
+            os.kill(os.getpid(), passed_on)
         return
     os.waitpid(pid, 0)
+    if word == "interrupted":
+        raise Interrupted(details["number"])
     if word == "error" and details["step"] != "engine":
         raise StartError(details["error"], step=details["step"], errno=details["errno"], exit_code=details["exit_code"])
     raise EngineError(details["error"] if details else "the process that was to watch over the container was killed")
+
+
+def _readable(*fds: int) -> list[int]:
+    return select.select(fds, [], [])[0]
 
 
 class _Monitor:
@@ -83,11 +106,11 @@ class _Monitor:
         """From its end until it runs again: whoever is about to stop it waits for that, and whoever has been is heard.
         """
 
-    def stay(self, spec: Spec, connect: Connect | None, again: Again | None) -> None:
+    def stay(self, spec: Spec, connect: Connect | None, again: Again | None, interrupts: int | None) -> None:
         """Start it, keep it, and start it again as often as it wants that."""
         try:
             while True:
-                keeper, running = self._started(spec, connect)
+                keeper, running = self._started(spec, connect, interrupts)
                 keeper.stay(running.pidfd)
                 status = status_of(running.wait())
                 if status != REBOOTED or not self._config.systemd or again is None:
@@ -103,14 +126,14 @@ class _Monitor:
                 self._store.set_state(self._config.id, State("starting", detached=True))
                 if running.group:
                     remove_group(running.group)
-                spec, connect = again()
+                (spec, connect), interrupts = again(), None
         except Exception as error:
             self._tell(error)
 
-    def _started(self, spec: Spec, connect: Connect | None) -> tuple[Keeper, Running]:
+    def _started(self, spec: Spec, connect: Connect | None, interrupts: int | None) -> tuple[Keeper, Running]:
         store, config, began, opened = self._store, self._config, time.time(), list[int]()
         keeper, stdio = files_for(store, config, self._record, opened)
-        running = start(spec, self._steps, stdio, born=noted(store, config, began), connect=connect)
+        running = start(spec, self._steps, stdio, interrupts, born=noted(store, config, began), connect=connect)
         try:
             if running.console is not None:
                 keeper.take(running.console)
@@ -139,6 +162,9 @@ class _Monitor:
     def _tell(self, error: Exception) -> None:
         """It could not be started; if that is the second time, there is nobody left to hear why."""
         if self._line is None:
+            return
+        if isinstance(error, Interrupted):
+            self._line.send("interrupted", {"number": error.number})
             return
         known = isinstance(error, StartError)
         message = {

@@ -85,7 +85,8 @@ class Raw:
         if self._before is not None:
             import termios
 
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+            with contextlib.suppress(termios.error):  # EIO: the window has been closed
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
 
 class Relay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,73 @@ def test_they_leave_it_and_it_goes_on(minicontainer: Command, alpha: str, comman
         assert window.end() == 0
         assert window.mode() == window.before
     assert runs(minicontainer)
+
+
+@pytest.mark.parametrize(("options", "keys"), [([], "\x10\x11"), (["--detach-keys", "ctrl-a,d"], "\x01d")])
+def test_what_was_started_at_a_terminal_can_be_left(minicontainer: Command, options: list[str], keys: str) -> None:
+    """By `run`, found again by `attach`; and by `start`."""
+    with terminal(minicontainer, "run", "-it", "--name", "alpha", *options, "busybox", "sh") as window:
+        window.expect("# ")
+        window.type("word=kept\r")
+        window.expect("# ")
+        window.type(keys)
+        assert window.end() == 0
+        assert window.mode() == window.before
+    assert runs(minicontainer)
+    with terminal(minicontainer, "attach", "alpha") as window:
+        wait_until(lambda: is_raw(window.mode()), "the terminal is raw")
+        window.type("echo $word; exit 3\r")
+        window.expect("kept")
+        assert window.end() == 3
+    with terminal(minicontainer, "start", "-ai", *options, "alpha") as window:
+        window.expect("# ")
+        window.type(keys)
+        assert window.end() == 0
+    assert runs(minicontainer)
+    assert minicontainer("rm", "-f", "alpha").returncode == 0
+
+
+def test_it_goes_on_without_who_started_it(minicontainer: Command) -> None:
+    """Killed, he has lost neither the container nor what it has written."""
+    script = "echo ready; read word; echo got $word; read word; exit 4"
+    with terminal(minicontainer, "run", "-it", "--rm", "--name", "alpha", "busybox", "sh", "-c", script) as window:
+        window.expect("ready")
+        window.process.kill()
+        window.process.wait()
+    with terminal(minicontainer, "attach", "alpha") as window:
+        wait_until(lambda: is_raw(window.mode()), "the terminal is raw")
+        window.type("it\r")
+        window.expect("got it")
+        assert "ready" in minicontainer("logs", "alpha").stdout
+        window.type("\r")
+        assert window.end() == 4
+    assert minicontainer.containers() == []
+
+
+@pytest.mark.parametrize("options", [[], ["--no-init"]])
+def test_what_has_ended_before_anybody_looked(minicontainer: Command, options: list[str]) -> None:
+    for _ in range(5):
+        with terminal(
+            minicontainer, "run", "-it", "--rm", *options, "busybox", "sh", "-c", "echo hi; exit 5"
+        ) as window:
+            window.expect("^hi\r\n")
+            assert window.end() == 5
+    assert minicontainer.containers() == []
+
+
+@pytest.mark.parametrize("options", [[], ["--no-init"]])
+def test_an_interrupt_while_it_is_built(minicontainer: Command, tmp_path: Path, options: list[str]) -> None:
+    """By a step that does not come to its end."""
+    slow = tmp_path / "slow.py"
+    slow.write_text("# %%exercise uts.set_names\ndef set_names(host, domain=None):\n"
+                    f"    open('{tmp_path}/there', 'w')\n    while True:\n        pass\n")  # fmt: skip
+    run = ("--steps", str(slow), "run", "-it", "--rm", *options, "busybox", "sh")
+    with terminal(minicontainer, *run) as window:
+        wait_until((tmp_path / "there").exists, "the step has begun")
+        window.type("\x03")
+        assert window.end() == 130
+        assert window.mode() == window.before
+    assert minicontainer.containers() == []
 
 
 def test_the_second_key_that_comes_late(minicontainer: Command, alpha: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_images import userland
-from tests.command import DEADLINE, needs_root, one_line
+from tests.cli.test_terminal import is_raw, terminal
+from tests.command import DEADLINE, Command, needs_root, one_line, wait_until
 from tests.host_state import HostUnchanged
 
 pytestmark = needs_root  # to become somebody else
@@ -122,6 +123,24 @@ def test_what_its_other_users_wrote_can_be_removed(ranges: Path) -> None:
     done = rootless(ranges, "rm", "alpha")
     assert (done.returncode, done.stdout, done.stderr) == (0, "alpha\n", "")
     assert left(ranges) == []
+
+
+@pytest.mark.parametrize("options", [[], ["--no-init"]])
+def test_a_terminal_can_be_left(tmp_path: Path, options: list[str]) -> None:
+    """The terminal's other side is in process 1, or its monitor, and has to be fetched from there."""
+    prefix, line = reachable(tmp_path)
+    program = line[: line.index("--root")]
+    become = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--inh-caps=-all"]
+    command = Command(Path("/mnt/state/engine"), [*prefix, *become, *program])
+    with terminal(command, "run", "-it", "--rm", "--name", "alpha", *options, "busybox", "sh") as window:
+        window.expect("# ")
+        window.type("\x10\x11")
+        assert window.end() == 0
+    with terminal(command, "attach", "alpha") as window:
+        wait_until(lambda: is_raw(window.mode()), "the terminal is raw")
+        window.type("exit $((6 * 7))\r")
+        assert window.end() == 42
+    assert left(tmp_path) == []
 
 
 def test_exit_codes_and_errors_are_the_same(tmp_path: Path, host_unchanged: HostUnchanged) -> None:

@@ -128,6 +128,8 @@ def test_the_window_size_passes_and_changes(minicontainer: Command) -> None:
         window.expect(r"ready\r\n")
         window.resize(11, 77)
         window.expect(r"11 77\r\n")
+        window.process.send_signal(signal.SIGTERM)
+        assert window.end() == 143
 
 
 def test_control_c_reaches_the_program_and_not_us(minicontainer: Command) -> None:
@@ -195,11 +197,15 @@ def test_the_terminal_is_as_it_was_when_nothing_could_be_started(minicontainer: 
         assert window.seen.startswith(b"minicontainer: ") and window.seen.count(b"\n") == 1
 
 
-def test_a_window_that_is_closed_ends_the_container(minicontainer: Command, host_unchanged: HostUnchanged) -> None:
+@pytest.mark.parametrize("script", ["exec sleep 600", "while :; do echo; sleep 0.005; done"])
+def test_a_window_that_is_closed_ends_the_container(
+    minicontainer: Command, host_unchanged: HostUnchanged, script: str
+) -> None:
+    """Whoever of the two notices it first: we who hear of it, or we who cannot write there any more."""
     with (
         host_unchanged(),
         terminal(
-            minicontainer, "run", "-it", "--rm", "-m", "64m", "busybox", "sh", "-c", "echo ready; exec sleep 600"
+            minicontainer, "run", "-it", "--rm", "-m", "64m", "busybox", "sh", "-c", f"echo ready; {script}"
         ) as window,
     ):
         window.expect(r"ready\r\n")
