@@ -156,9 +156,11 @@ def inspect_images(arguments: argparse.Namespace) -> int:
 
 def shown_image(image: Image, layers: str) -> dict[str, Any]:
     """In docker's words."""
+    from minicontainer.images.documents import health_check_in_words
     from minicontainer.images.references import parse_reference
 
     of = image.config
+    check = health_check_in_words(of.health_check)
     names = [parse_reference(name) for name in image.names]
     return {
         "Id": image.id,
@@ -180,6 +182,7 @@ def shown_image(image: Image, layers: str) -> dict[str, Any]:
             "WorkingDir": of.cwd,
             "Labels": dict(of.labels),
             "StopSignal": of.stop_signal,
+            **({"Healthcheck": check} if check else {}),
         },
         "RootFS": {"Type": "layers", "Layers": list(of.diff_ids)},
         "Manifest": image.descriptor.to_json(),

@@ -17,6 +17,7 @@ from minicontainer.engine.inside import do, errand, piped
 from minicontainer.engine.snapshots import FROZEN, Taking
 from minicontainer.engine.store import Config, Store
 from minicontainer.images.committing import command_of, commit, settings_of
+from minicontainer.images.documents import health_check_in_words
 from minicontainer.images.images import Image, Images
 from minicontainer.record import Record
 
@@ -157,7 +158,7 @@ def _base(images: Images, config: Config) -> Image:
 
 def _settings(config: Config, base: Image) -> dict[str, Any]:
     """What the container was told to be, in the words of an image."""
-    uid, gid = config.rights.user
+    (uid, gid), check = config.rights.user, config.health
     user = config.user or (f"{uid}:{gid}" if (uid, gid) != (0, 0) else "")
     environment = [one for one in config.env if not (config.terminal and one == "TERM=xterm")]
     return {
@@ -169,6 +170,9 @@ def _settings(config: Config, base: Image) -> dict[str, Any]:
         "StopSignal": config.stop_signal,
         "ExposedPorts": {port: {} for port in config.exposed_ports},
         "Volumes": {path: {} for path in config.image_volumes},
+        "Healthcheck": health_check_in_words(
+            (check.test, check.interval, check.timeout, check.start_period, check.retries)
+        ),
     }
 
 

@@ -1,7 +1,7 @@
 """Images that are made here: a layer more on one that there is, or a first layer; and what the new one says of itself.
 
-OCI image specification, config.md. What a base image says and we have no word for (a health check, its author's own
-fields) the new one says as well, as docker commit has it.
+OCI image specification, config.md. What a base image says and we have no word for (its author's own fields) the new
+one says as well, as docker commit has it.
 """
 
 from __future__ import annotations

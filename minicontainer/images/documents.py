@@ -266,6 +266,19 @@ def _health_check(own: _Part) -> tuple[object, ...]:
     return test, *(None if n is None else n / 1e9 for n in (interval, timeout, start)), retries
 
 
+def health_check_in_words(check: tuple[Any, ...]) -> dict[str, Any]:
+    """What an image says as its Healthcheck, as docker has it: times in nanoseconds. {}: nothing.
+
+    `check` is what `Config.health_check` is.
+    """
+    if not check or not check[0]:
+        return {}
+    test, interval, timeout, start_period, retries = check
+    times = {"Interval": interval, "Timeout": timeout, "StartPeriod": start_period}
+    said = {name: round(seconds * 1e9) for name, seconds in times.items() if seconds}
+    return {"Test": [*test], **said, **({"Retries": retries} if retries else {})}
+
+
 def read_descriptor(data: object, what: str) -> Descriptor:
     """A descriptor that stands in a document of somebody else's; `what` says where. Raises ImageError."""
     return _descriptor(_Part(what, data))

@@ -118,6 +118,18 @@ def test_what_it_was_told_to_be_the_image_says(command: Command) -> None:
     assert done(command("run", "--rm", "mine")).startswith("uid=7 gid=8")
 
 
+def test_how_to_see_whether_it_is_well_the_image_says_too(command: Command) -> None:
+    words = ("--health-cmd", "test -e /well", "--health-interval", "1m30s", "--health-retries", "2")
+    done(command("create", "--name", "c1", *words, "busybox", "id"))
+    done(command("commit", "c1", "mine"))
+    said = {"Test": ["CMD-SHELL", "test -e /well"], "Interval": 90_000_000_000, "Retries": 2}
+    assert inspected(command, "mine")["Config"]["Healthcheck"] == said
+    done(command("create", "--name", "c2", "--health-timeout", "5s", "mine"))
+    done(command("commit", "c2", "other"))
+    assert inspected(command, "other")["Config"]["Healthcheck"] == {**said, "Timeout": 5_000_000_000}
+    assert "Healthcheck" not in inspected(command, "busybox")["Config"]
+
+
 def test_nothing_written_is_no_layer(command: Command) -> None:
     done(command("create", "--name", "c1", "busybox", "true"))
     done(command("commit", "c1", "mine"))
