@@ -146,7 +146,8 @@ def settle(store: Store, config: Config, state: State, steps: Steps) -> State:
         if config.remove:
             store.forget(config)
         else:
-            store.set_state(config.id, state)
+            with contextlib.suppress(OSError):  # a full disk: whoever looks next finds the same
+                store.set_state(config.id, state)
         return state
 
 

@@ -15,7 +15,7 @@ from minicontainer.linux import Namespace, birth_of, in_user_namespace, is_singl
 from minicontainer.record import Record
 from minicontainer.runtime.attach import accompany, put_down
 from minicontainer.runtime.birth import Running, start
-from minicontainer.runtime.errors import Interrupted, StartError
+from minicontainer.runtime.errors import StartError
 from minicontainer.runtime.limits import EVERYDAY, Limits
 from minicontainer.runtime.program import Stdio
 from minicontainer.runtime.spec import Mount, Overlay, Process, Spec
@@ -290,7 +290,8 @@ class Engine:
                 self._disconnected(config)
                 os.ftruncate(self.store.lock_of(config.id), 0)  # it may say "started": the program was just not found
                 self.store.tell_failure(config)
-                self.store.set_state(config.id, State("created"))
+                with contextlib.suppress(OSError):  # a full disk, of which we are about to tell
+                    self.store.set_state(config.id, State("created"))
                 raise
             finally:
                 self.store.leave(config.id)
@@ -479,26 +480,28 @@ class Engine:
             with following.from_now_on(self.store, config) as log:
                 return self._attached(config, state, log, end, stdin, interrupts, leave)
 
-    def start_attached(self, config: Config, interrupts: int, leave: bytes) -> Result | None:
+    def start_attached(self, config: Config, interrupts: int, leave: bytes, *, new: bool = False) -> Result | None:
         """Start a created container that has a terminal, and stay with it as `attach` does, so that it can be left.
 
-        Raises EngineError, StartError, Interrupted.
+        Raises EngineError, StartError, Interrupted, OSError; one that is `new` is gone when it could not be started.
         """
         from minicontainer.engine import following
 
-        os.close(self.store.open_log(config.id))
-        with self.store.waiter(config.id) as end, following.from_now_on(self.store, config) as log:
-            self.start_detached(config, interrupts=interrupts)
+        with contextlib.ExitStack() as stack:
+            try:
+                os.close(self.store.open_log(config.id))
+                end = stack.enter_context(self.store.waiter(config.id))
+                log = stack.enter_context(following.from_now_on(self.store, config))
+                self.start_detached(config, interrupts=interrupts)
+            except BaseException:
+                if new:
+                    self._remove(config, force=True, volumes=True)
+                raise
             return self._attached(config, self.store.state(config.id), log, end, 0, interrupts, leave)
 
     def run_attached(self, image: str, args: list[str], interrupts: int, leave: bytes, **options: Any) -> Result | None:
-        """Create a container and do the same. Raises EngineError, StartError, Interrupted; it is gone then."""
-        config = self._create(image, args, **options)
-        try:
-            return self.start_attached(config, interrupts, leave)
-        except (StartError, Interrupted, EngineError):
-            self._remove(config, force=True, volumes=True)
-            raise
+        """Create a container and do the same. Raises EngineError, StartError, Interrupted, OSError."""
+        return self.start_attached(self._create(image, args, **options), interrupts, leave, new=True)
 
     def _attached(
         self,

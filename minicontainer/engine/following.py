@@ -32,7 +32,7 @@ class Log(Journal):
         try:
             super().__init__(os.open(store.log(config.id), os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
-            why = "was never started, or its output went to who started it; logs are of what runs with -d"
+            why = "was never started, or its output went to who started it; logs are of what runs with -d or -it"
             raise EngineError(f'container "{config.name}" has no log: it {why}', 1) from None
         self._since = b"" if since is None else stamp(since)
         self._until = b"~" if until is None else stamp(until)  # these stamps can be compared as text
@@ -106,8 +106,8 @@ def attach(
         try:
             if stays:
                 _copy(log, (1, 2), False)
-        except OSError:
-            if _is_open(1):
+        except OSError as error:
+            if error.errno != errno.EIO:
                 raise
     return stays
 
@@ -139,21 +139,14 @@ def _accompany(
         acts: dict[int, Callable[[], object]] = {} if interrupts is None else {interrupts: interrupted}
         try:
             _watch(log, pidfd, lambda: _copy(log, (1, 2), False), acts, typing)
-        except OSError:
-            if _is_open(1):
+        except OSError as error:
+            if error.errno != errno.EIO:
                 raise
             # Our window was closed, for which the kernel has a word that is still on its way.
             send(config, state, signal.SIGHUP)
             if not select.select([pidfd], [], [], _FAREWELL)[0]:
                 raise
         return not typing.left
-
-
-def _is_open(fd: int) -> bool:
-    """Whether somebody is still at the other side of this terminal, or whatever it is."""
-    poll = select.poll()
-    poll.register(fd, 0)
-    return not poll.poll(0)
 
 
 def again(look: Callable[[], State]) -> State | None:

@@ -69,11 +69,11 @@ def watch_over(
             finally:
                 os._exit(0)
         theirs.close()
-        while interrupts is not None and ours.fileno() not in (ready := _readable(ours.fileno(), interrupts)):
-            if interrupts in ready and (number := os.read(interrupts, 128)[0]) != signal.SIGWINCH:
-                os.kill(pid, number)
-                passed_on = number
+        while interrupts is not None and not passed_on:
+            if ours.fileno() in select.select([ours.fileno(), interrupts], [], [])[0]:
                 break
+            if (number := os.read(interrupts, 128)[0]) != signal.SIGWINCH:
+                os.kill(pid, passed_on := number)
         word, details = ours.receive()
     finally:
         ours.close()
@@ -88,10 +88,6 @@ def watch_over(
     if word == "error" and details["step"] != "engine":
         raise StartError(details["error"], step=details["step"], errno=details["errno"], exit_code=details["exit_code"])
     raise EngineError(details["error"] if details else "the process that was to watch over the container was killed")
-
-
-def _readable(*fds: int) -> list[int]:
-    return select.select(fds, [], [])[0]
 
 
 class _Monitor:

@@ -269,7 +269,7 @@ def _health_check(own: _Part) -> tuple[object, ...]:
 def health_check_in_words(check: tuple[Any, ...]) -> dict[str, Any]:
     """What an image says as its Healthcheck, as docker has it: times in nanoseconds. {}: nothing.
 
-    `check` is what `Config.health_check` is.
+    `check` is what `ImageConfig.health_check` is.
     """
     if not check or not check[0]:
         return {}

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import select
+import shlex
 import signal
 import subprocess
 import time
@@ -126,6 +127,17 @@ def test_logs_that_are_followed_end_with_the_container(minicontainer: Command) -
             assert attached.wait(DEADLINE) == 0
         assert follows.wait(DEADLINE) == 0 and follows.stdout and follows.stdout.read() == "two\n"
     minicontainer("rm", "alpha")
+
+
+def test_who_looks_through_a_pipe_that_is_closed_has_only_looked(minicontainer: Command) -> None:
+    minicontainer("run", "-d", "--name", "alpha", "busybox", "sh", "-c", LOOP.replace("sleep", "echo x; sleep"))
+    look = shlex.join(map(str, minicontainer.line("attach", "alpha")))
+    done = subprocess.run(
+        ["sh", "-c", f"{look} | head -n 2"], capture_output=True, text=True, timeout=DEADLINE, stdin=-3
+    )
+    assert (done.stdout, done.stderr) == ("x\nx\n", "")
+    assert "running" in minicontainer("ps").stdout
+    minicontainer("rm", "-f", "alpha")
 
 
 def test_attach_ends_as_the_container_does_and_passes_signals_on(minicontainer: Command) -> None:

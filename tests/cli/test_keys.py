@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import select
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +103,35 @@ def test_what_has_ended_before_anybody_looked(minicontainer: Command, options: l
             window.expect("^hi\r\n")
             assert window.end() == 5
     assert minicontainer.containers() == []
+
+
+@pytest.mark.parametrize("how", ["-it", "-d"])
+def test_no_room_for_what_it_needs(minicontainer: Command, how: str) -> None:
+    """Inodes for so many more files: too few, wherever it stands then, leave no container; at last there are enough."""
+    line = shlex.join(
+        map(str, minicontainer.line("run", how, "--name", "alpha", "--network", "none", "busybox", "true"))
+    )
+    remove = shlex.join(map(str, minicontainer.line("rm", "-f", "alpha")))
+    script = f"""
+    mkdir -p {minicontainer.root}; mount -t tmpfs -o nr_inodes=1k none {minicontainer.root}; {line}; {remove}
+    cd {minicontainer.root}; used=$(find . | wc -l)
+    for more in $(seq 1 40); do
+        mount -o remount,nr_inodes=$((used + more)) {minicontainer.root}
+        {line} && break
+        echo "left $? $(find containers names -mindepth 1 | wc -l)"
+    done
+    echo "tried $more"; {remove}
+    """
+    in_its_own = replace(minicontainer, words=["unshare", "--mount", "sh", "-c", script])
+    with terminal(in_its_own) as window:
+        window.end()
+        while select.select([window.master], [], [], 0)[0]:
+            window.seen += os.read(window.master, 1 << 16)
+        said = window.seen.decode()
+    left = {tuple(text.split()) for text in re.findall(r"left (\d+ \d+)\r", said)}
+    assert left == {("125", "0")}, said
+    assert 5 < int(re.findall("tried (.*)\r", said)[0]) < 40
+    assert "No space left on device" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("options", [[], ["--no-init"]])

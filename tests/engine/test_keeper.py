@@ -205,6 +205,8 @@ def test_health_comes_and_goes(command: Command) -> None:
     command("exec", "a", "touch", "/well")
     wait_until(lambda: "(healthy)" in command("ps").stdout, "it is well again")
     wait_until(lambda: len(shown(command, "a")["State"]["Health"]["Log"]) == 5, "five results are kept")
+    told = command("events", "--since", "10m", "--until", "0s", "--filter", "event=health_status", "--format", "{{.Action}}")  # fmt: skip
+    assert told.stdout.splitlines() == ["health_status: unhealthy", "health_status: healthy"]
 
 
 def test_checks_that_are_asked_for(command: Command) -> None:
